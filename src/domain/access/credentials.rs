@@ -1,0 +1,304 @@
+//! Registry credentials as pull secrets carry them.
+//!
+//! The format is Docker's `config.json` (`kubernetes.io/dockerconfigjson`); which entry applies to which image follows
+//! kubelet (`kubernetes/kubernetes:pkg/credentialprovider/keyring.go`), so that a pull secret that works for a pod
+//! works here. `credsStore` and `credHelpers` are ignored: they name programs, and a Secret must never choose a program
+//! for us to run.
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use globset::{GlobBuilder, GlobMatcher};
+
+use super::{Secret, fingerprint};
+use crate::domain::digest::Digest;
+use crate::domain::reference::Repository;
+
+/// Largest pull secret that is read, in bytes: the most a Secret can hold.
+pub const MAX_DOCKER_CONFIG_BYTES: usize = 1 << 20;
+/// Most entries one pull secret may have.
+pub const MAX_DOCKER_CONFIG_ENTRIES: usize = 256;
+
+/// One way to log in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Credentials {
+    /// A user name and a password.
+    Basic {
+        /// The user name.
+        username: String,
+        /// The password or access token.
+        password: Secret,
+    },
+    /// An OAuth2 refresh token (`identitytoken`), which a token server exchanges for an access token.
+    IdentityToken(Secret),
+    /// A bearer token sent as it is (`registrytoken`).
+    RegistryToken(Secret),
+}
+
+impl Credentials {
+    /// A fingerprint that tells two logins apart and cannot be turned back into one.
+    #[must_use]
+    pub fn fingerprint(&self) -> Digest {
+        match self {
+            Self::Basic { username, password } => fingerprint(["basic", username, password.expose()]),
+            Self::IdentityToken(token) => fingerprint(["identity", token.expose()]),
+            Self::RegistryToken(token) => fingerprint(["registry", token.expose()]),
+        }
+    }
+}
+
+/// Why a pull secret cannot be used. Messages name keys, never values.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KeyringError {
+    /// Not the JSON of a Docker configuration.
+    #[error("not a Docker configuration in JSON with an object 'auths' (line {line}, column {column})")]
+    ParseJson {
+        /// Line of the first fault.
+        line: usize,
+        /// Column of the first fault.
+        column: usize,
+    },
+    /// The `auth` of an entry is not base64 of `user:password`.
+    #[error("'auth' of the entry '{0}' is not base64 of 'user:password'")]
+    DecodeAuth(String),
+    /// Over [`MAX_DOCKER_CONFIG_BYTES`] or [`MAX_DOCKER_CONFIG_ENTRIES`].
+    #[error("larger than 1 MiB or more than 256 entries")]
+    LimitSize,
+}
+
+/// Pull secrets, ready to be asked for an image.
+#[derive(Debug, Clone, Default)]
+pub struct Keyring {
+    /// Most specific first within a secret; secrets in the order they were added.
+    entries: Vec<Entry>,
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    pattern: Pattern,
+    credentials: Credentials,
+}
+
+impl PartialEq for Keyring {
+    fn eq(&self, other: &Self) -> bool {
+        self.entries.len() == other.entries.len()
+            && self
+                .entries
+                .iter()
+                .zip(&other.entries)
+                .all(|(one, two)| one.pattern.text == two.pattern.text && one.credentials == two.credentials)
+    }
+}
+
+impl Eq for Keyring {}
+
+#[derive(serde::Deserialize)]
+struct DockerConfig {
+    #[serde(default)]
+    auths: BTreeMap<String, DockerAuth>,
+}
+
+#[derive(serde::Deserialize, Default)]
+#[serde(default)]
+struct DockerAuth {
+    auth: Option<String>,
+    username: Option<String>,
+    password: Option<String>,
+    identitytoken: Option<String>,
+    registrytoken: Option<String>,
+}
+
+impl Keyring {
+    /// Reads the value of `.dockerconfigjson`.
+    ///
+    /// # Errors
+    /// [`KeyringError`], which says where the text is wrong without repeating it.
+    pub fn from_docker_config(json: &[u8]) -> Result<Self, KeyringError> {
+        if json.len() > MAX_DOCKER_CONFIG_BYTES {
+            return Err(KeyringError::LimitSize);
+        }
+        let config: DockerConfig = serde_json::from_slice(json).map_err(|error| KeyringError::ParseJson {
+            line: error.line(),
+            column: error.column(),
+        })?;
+        if config.auths.len() > MAX_DOCKER_CONFIG_ENTRIES {
+            return Err(KeyringError::LimitSize);
+        }
+        let mut entries = Vec::new();
+        for (key, auth) in config.auths {
+            let (Some(pattern), Some(credentials)) = (Pattern::parse(&key), auth.credentials(&key)?) else {
+                continue;
+            };
+            entries.push(Entry { pattern, credentials });
+        }
+        // The longest path first, and a written host before a glob, which sorts below every letter: kubelet's order.
+        entries.sort_by(|one, two| {
+            (two.pattern.path.len(), &two.pattern.host).cmp(&(one.pattern.path.len(), &one.pattern.host))
+        });
+        Ok(Self { entries })
+    }
+
+    /// Adds the entries of `other` behind those already here.
+    pub fn extend(&mut self, other: Self) {
+        self.entries.extend(other.entries);
+    }
+
+    /// The credentials to try for `repository`, best first; none means anonymous.
+    pub fn candidates<'a>(&'a self, repository: &'a Repository) -> impl Iterator<Item = &'a Credentials> {
+        self.entries
+            .iter()
+            .filter(|entry| entry.pattern.matches(repository))
+            .map(|entry| &entry.credentials)
+    }
+}
+
+impl DockerAuth {
+    fn credentials(self, key: &str) -> Result<Option<Credentials>, KeyringError> {
+        let present = |text: Option<String>| text.filter(|text| !text.is_empty());
+        if let Some(token) = present(self.registrytoken) {
+            return Ok(Some(Credentials::RegistryToken(Secret::new(token))));
+        }
+        if let Some(token) = present(self.identitytoken) {
+            return Ok(Some(Credentials::IdentityToken(Secret::new(token))));
+        }
+        if let Some(auth) = present(self.auth) {
+            let malformed = || KeyringError::DecodeAuth(key.chars().take(120).collect());
+            let decoded = STANDARD.decode(auth.trim()).map_err(|_| malformed())?;
+            let decoded = String::from_utf8(decoded).map_err(|_| malformed())?;
+            let (username, password) = decoded.split_once(':').ok_or_else(malformed)?;
+            // Docker pads the decoded text with NUL bytes in some versions.
+            let password = Secret::new(password.trim_end_matches('\0'));
+            return Ok(Some(Credentials::Basic {
+                username: username.to_owned(),
+                password,
+            }));
+        }
+        Ok(present(self.username).map(|username| Credentials::Basic {
+            username,
+            password: Secret::new(self.password.unwrap_or_default()),
+        }))
+    }
+}
+
+/// The key of an entry: a host whose labels may hold globs, a port, and a path prefix.
+#[derive(Debug, Clone)]
+struct Pattern {
+    text: String,
+    host: String,
+    labels: Vec<GlobMatcher>,
+    port: Option<String>,
+    path: String,
+}
+
+impl Pattern {
+    /// None where the key cannot name a registry; kubelet passes such entries over too.
+    fn parse(key: &str) -> Option<Self> {
+        let rest = key
+            .strip_prefix("https://")
+            .or_else(|| key.strip_prefix("http://"))
+            .unwrap_or(key);
+        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let (host, port) = split_port(authority);
+        // `index.docker.io/v1/` is how `docker login` writes Docker Hub; `v1` and `v2` are API paths, not repositories.
+        let path = ["v1", "v2"]
+            .iter()
+            .find_map(|api| path.strip_prefix(api))
+            .filter(|rest| rest.is_empty() || rest.starts_with('/'))
+            .unwrap_or(path);
+        let host = match host.to_ascii_lowercase() {
+            hub if ["index.docker.io", "registry-1.docker.io"].contains(&hub.as_str()) => "docker.io".to_owned(),
+            host => host,
+        };
+        let labels = host
+            .split('.')
+            .map(|label| {
+                GlobBuilder::new(label)
+                    .literal_separator(true)
+                    .build()
+                    .ok()
+                    .map(|glob| glob.compile_matcher())
+            })
+            .collect::<Option<Vec<_>>>()?;
+        (!host.is_empty()).then(|| Self {
+            text: key.to_owned(),
+            host,
+            labels,
+            port: port.map(str::to_owned),
+            path: path.trim_matches('/').to_owned(),
+        })
+    }
+
+    fn matches(&self, repository: &Repository) -> bool {
+        let (host, port) = split_port(repository.host());
+        let labels: Vec<&str> = host.split('.').collect();
+        self.port.as_deref() == port
+            && self.labels.len() == labels.len()
+            && self.labels.iter().zip(labels).all(|(glob, label)| glob.is_match(label))
+            // A plain prefix, not whole path components: that is kubelet's rule.
+            && repository.path().starts_with(&self.path)
+    }
+}
+
+fn split_port(authority: &str) -> (&str, Option<&str>) {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) => (host, Some(port)),
+        _ => (authority, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::reference::ImageReference;
+    use rstest::rstest;
+
+    fn candidates(auths: &str, image: &str) -> Vec<String> {
+        let keyring = Keyring::from_docker_config(format!(r#"{{"auths":{auths}}}"#).as_bytes()).unwrap();
+        let reference: ImageReference = image.parse().unwrap();
+        keyring
+            .candidates(reference.repository())
+            .map(|credentials| match credentials {
+                Credentials::Basic { username, .. } => username.clone(),
+                Credentials::IdentityToken(_) => "identity".to_owned(),
+                Credentials::RegistryToken(_) => "registry".to_owned(),
+            })
+            .collect()
+    }
+
+    #[rstest]
+    #[case::exact(r#"{"ghcr.io":{"username":"a"}}"#, "ghcr.io/acme/p", &["a"])]
+    #[case::other_host(r#"{"ghcr.io":{"username":"a"}}"#, "quay.io/acme/p", &[])]
+    #[case::longest_path_first(r#"{"acr.io":{"username":"all"},"acr.io/team":{"username":"team"}}"#, "acr.io/team/p", &["team", "all"])]
+    #[case::other_path(r#"{"acr.io/team":{"username":"team"}}"#, "acr.io/other/p", &[])]
+    #[case::glob(r#"{"*.azurecr.io":{"username":"a"}}"#, "acme.azurecr.io/p", &["a"])]
+    #[case::glob_is_one_label(r#"{"*.azurecr.io":{"username":"a"}}"#, "x.acme.azurecr.io/p", &[])]
+    #[case::port(r#"{"registry.example:5000":{"username":"a"}}"#, "registry.example:5000/p", &["a"])]
+    #[case::wrong_port(r#"{"registry.example:5000":{"username":"a"}}"#, "registry.example/p", &[])]
+    #[case::docker_login(r#"{"https://index.docker.io/v1/":{"username":"a"}}"#, "acme/p", &["a"])]
+    #[case::hub(r#"{"docker.io":{"username":"a"}}"#, "acme/p", &["a"])]
+    #[case::scheme(r#"{"https://ghcr.io/v2/":{"username":"a"}}"#, "ghcr.io/acme/p", &["a"])]
+    #[case::auth(r#"{"ghcr.io":{"auth":"dTpw"}}"#, "ghcr.io/acme/p", &["u"])]
+    #[case::identity(r#"{"ghcr.io":{"auth":"dTpw","identitytoken":"t"}}"#, "ghcr.io/acme/p", &["identity"])]
+    #[case::empty_entry(r#"{"ghcr.io":{}}"#, "ghcr.io/acme/p", &[])]
+    fn picks_as_kubelet_does(#[case] auths: &str, #[case] image: &str, #[case] expected: &[&str]) {
+        assert_eq!(candidates(auths, image), expected);
+    }
+
+    #[rstest]
+    #[case::no_json("canary", KeyringError::ParseJson { line: 1, column: 1 })]
+    #[case::wrong_shape(r#"{"auths":"canary"}"#, KeyringError::ParseJson { line: 1, column: 17 })]
+    #[case::auth(r#"{"auths":{"ghcr.io":{"auth":"canary!"}}}"#, KeyringError::DecodeAuth("ghcr.io".into()))]
+    #[case::no_colon(r#"{"auths":{"ghcr.io":{"auth":"Y2FuYXJ5"}}}"#, KeyringError::DecodeAuth("ghcr.io".into()))]
+    fn refuses_without_repeating_the_secret(#[case] json: &str, #[case] expected: KeyringError) {
+        let error = Keyring::from_docker_config(json.as_bytes()).unwrap_err();
+        assert!(!error.to_string().contains("canary"), "{error}");
+        assert_eq!(error, expected);
+    }
+
+    #[test]
+    fn never_runs_a_helper_that_a_secret_names() {
+        let json = br#"{"credsStore":"evil","credHelpers":{"ghcr.io":"evil"},"auths":{}}"#;
+        assert_eq!(Keyring::from_docker_config(json), Ok(Keyring::default()));
+    }
+}

@@ -1,0 +1,4 @@
+//! policy-operator.
+
+pub mod domain;
+pub mod pipeline;

@@ -1,0 +1,157 @@
+//! What a failure is called, and what happens next.
+//!
+//! Every error of every step answers both questions through [`Classify`], by an exhaustive match, so a new error variant
+//! cannot be added without deciding them.
+
+use std::fmt;
+use std::time::Duration;
+
+/// Why an object is in the state it is in: the reason of conditions and events and the label of metrics.
+///
+/// Reasons are API: users alert on them. Adding one is a feature, renaming one is a breaking change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Reason {
+    /// The bundle is verified as asked and delivered.
+    Succeeded,
+    /// `spec.suspend` is true.
+    Suspended,
+    /// A run is under way or will be retried.
+    Progressing,
+    /// A run failed and is retried with growing delays.
+    ProgressingWithRetry,
+    /// `spec.verify` is absent.
+    NotConfigured,
+    /// The spec says something that cannot be.
+    InvalidSpec,
+    /// A Secret, ConfigMap or ServiceAccount that the spec names is not there.
+    ReferenceNotFound,
+    /// A Secret or ConfigMap that the spec names does not hold what it should.
+    ReferenceInvalid,
+    /// `--require-verification` is set and the object has no `spec.verify`.
+    VerificationRequired,
+    /// The registry is not on the operator's list of allowed registries.
+    RegistryNotAllowed,
+    /// The registry's host leads to an address that the operator must not reach.
+    AddressRefused,
+    /// The registry could not be reached, or failed.
+    RegistryUnavailable,
+    /// The registry's certificate is not trusted, or the TLS handshake failed.
+    TlsFailed,
+    /// The registry asked for credentials, or did not take those it got.
+    AuthenticationFailed,
+    /// The credentials are known to the registry and do not allow pulling.
+    AccessDenied,
+    /// The registry asked to come back later.
+    RateLimited,
+    /// The registry has no such repository, tag or digest.
+    ImageNotFound,
+    /// No tag satisfies `spec.semver`.
+    NoMatchingTag,
+    /// The registry's answer breaks the protocol.
+    RegistryProtocolError,
+    /// Bytes do not hash to the digest that names them.
+    DigestMismatch,
+    /// The image is not a policy image.
+    NotAPolicyImage,
+    /// The bundle breaks a rule that protects its consumers.
+    InvalidBundle,
+    /// Something is larger than its limit.
+    TooLarge,
+    /// The image carries no signature.
+    Unsigned,
+    /// Signatures are there, and none or too few are by the keys asked for.
+    SignatureMismatch,
+    /// A signature could not be looked up, so nothing is known about it.
+    VerificationUnavailable,
+    /// The ConfigMap's name is taken by an object that is not ours.
+    NotOwned,
+    /// The ConfigMap is immutable and holds something else.
+    Immutable,
+    /// The API server could not be reached, or refused.
+    KubernetesApiFailed,
+    /// The run did not end within `spec.timeout`.
+    DeadlineExceeded,
+    /// The operator's own disk or memory failed it.
+    Internal,
+}
+
+impl Reason {
+    /// The reason as conditions, events and metrics carry it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Succeeded => "Succeeded",
+            Self::Suspended => "Suspended",
+            Self::Progressing => "Progressing",
+            Self::ProgressingWithRetry => "ProgressingWithRetry",
+            Self::NotConfigured => "NotConfigured",
+            Self::InvalidSpec => "InvalidSpec",
+            Self::ReferenceNotFound => "ReferenceNotFound",
+            Self::ReferenceInvalid => "ReferenceInvalid",
+            Self::VerificationRequired => "VerificationRequired",
+            Self::RegistryNotAllowed => "RegistryNotAllowed",
+            Self::AddressRefused => "AddressRefused",
+            Self::RegistryUnavailable => "RegistryUnavailable",
+            Self::TlsFailed => "TlsFailed",
+            Self::AuthenticationFailed => "AuthenticationFailed",
+            Self::AccessDenied => "AccessDenied",
+            Self::RateLimited => "RateLimited",
+            Self::ImageNotFound => "ImageNotFound",
+            Self::NoMatchingTag => "NoMatchingTag",
+            Self::RegistryProtocolError => "RegistryProtocolError",
+            Self::DigestMismatch => "DigestMismatch",
+            Self::NotAPolicyImage => "NotAPolicyImage",
+            Self::InvalidBundle => "InvalidBundle",
+            Self::TooLarge => "TooLarge",
+            Self::Unsigned => "Unsigned",
+            Self::SignatureMismatch => "SignatureMismatch",
+            Self::VerificationUnavailable => "VerificationUnavailable",
+            Self::NotOwned => "NotOwned",
+            Self::Immutable => "Immutable",
+            Self::KubernetesApiFailed => "KubernetesApiFailed",
+            Self::DeadlineExceeded => "DeadlineExceeded",
+            Self::Internal => "Internal",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+/// What happens after a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disposition {
+    /// Only a change of the spec, of something it names or of the image helps. Looked at again at the interval.
+    Stalled,
+    /// It may pass by itself: try again, with exponential backoff per object.
+    Retry,
+    /// Try again after at least this long, because the other side said so.
+    WaitFor(Duration),
+}
+
+/// An error that says what it is called and what happens next.
+pub trait Classify: std::error::Error {
+    /// The reason for conditions, events and metrics.
+    fn reason(&self) -> Reason;
+    /// What happens next.
+    fn disposition(&self) -> Disposition;
+}
+
+/// Writes an error with all its causes on one line, each once.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,260 @@
+//! What the pipeline needs from the outside, in the words of the domain.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::failure::{Classify, Disposition, Reason};
+use crate::domain::access::Access;
+use crate::domain::artifact::Descriptor;
+use crate::domain::bundle::Content;
+use crate::domain::digest::Digest;
+use crate::domain::reference::{Repository, Tag};
+
+/// What names a manifest in a repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ManifestName {
+    /// A tag: whatever it points at now.
+    Tag(Tag),
+    /// A digest: exactly these bytes.
+    Digest(Digest),
+}
+
+impl std::fmt::Display for ManifestName {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tag(tag) => tag.fmt(formatter),
+            Self::Digest(digest) => digest.fmt(formatter),
+        }
+    }
+}
+
+/// A manifest as the registry sent it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RawManifest {
+    /// The digest of `bytes`, computed by us; equal to the digest asked for where one was.
+    pub digest: Digest,
+    /// The `Content-Type` of the answer without parameters, or empty.
+    pub media_type: String,
+    /// The bytes, at most [`crate::domain::artifact::MAX_MANIFEST_BYTES`].
+    pub bytes: Vec<u8>,
+}
+
+/// An OCI registry, as far as pulling needs one.
+///
+/// Implementations check every byte against the digest it is asked by, hold every answer to a limit, and never send
+/// credentials anywhere but to the registry and the token server it may name.
+pub trait Registry: Send + Sync + 'static {
+    /// The digest that `tag` points at now.
+    fn resolve(
+        &self,
+        repository: &Repository,
+        tag: &Tag,
+        access: &Access,
+    ) -> impl Future<Output = Result<Digest, RegistryError>> + Send;
+
+    /// A manifest or index.
+    fn manifest(
+        &self,
+        repository: &Repository,
+        name: &ManifestName,
+        access: &Access,
+    ) -> impl Future<Output = Result<RawManifest, RegistryError>> + Send;
+
+    /// All tags, at most 10 000.
+    fn tags(
+        &self,
+        repository: &Repository,
+        access: &Access,
+    ) -> impl Future<Output = Result<Vec<Tag>, RegistryError>> + Send;
+
+    /// What refers to `digest`, by the referrers API or, where the registry has none, by the fallback tag; at most 50.
+    /// An empty list means that the registry answered and there is nothing; it never means "could not ask".
+    fn referrers(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        access: &Access,
+    ) -> impl Future<Output = Result<Vec<Descriptor>, RegistryError>> + Send;
+
+    /// A blob: exactly `descriptor.size` bytes that hash to `descriptor.digest`, read again as often as needed.
+    fn blob(
+        &self,
+        repository: &Repository,
+        descriptor: &Descriptor,
+        access: &Access,
+    ) -> impl Future<Output = Result<Arc<dyn Content>, RegistryError>> + Send;
+}
+
+/// Why a registry did not give what it was asked for. `Clone`, because one answer serves everyone who waits for it.
+///
+/// Messages name the host and what was asked for. They never hold a credential, a query string or a response body.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RegistryError {
+    /// 404 for a tag, digest or repository.
+    #[error(
+        "'{what}' does not exist in registry '{host}'; check the name, push it, or check that the credentials may see it"
+    )]
+    NotFound {
+        /// The registry's host.
+        host: String,
+        /// What was asked for.
+        what: String,
+    },
+    /// 401 after all credentials were tried.
+    #[error(
+        "registry '{host}' did not accept {credentials} for '{repository}'; set 'spec.imagePullSecrets' to a Secret with valid credentials for this host"
+    )]
+    Unauthorized {
+        /// The registry's host.
+        host: String,
+        /// The repository's path.
+        repository: String,
+        /// "an anonymous request" or "the credentials of the pull secret".
+        credentials: &'static str,
+    },
+    /// 403.
+    #[error("registry '{host}' denies pulling '{repository}' with {credentials}; grant the account read access to it")]
+    Denied {
+        /// The registry's host.
+        host: String,
+        /// The repository's path.
+        repository: String,
+        /// "an anonymous request" or "the credentials of the pull secret".
+        credentials: &'static str,
+    },
+    /// 429, or 503 with `Retry-After`, after our own retries.
+    #[error("registry '{host}' limits the rate of requests; asked again in {} s", wait.as_secs())]
+    RateLimited {
+        /// The registry's host.
+        host: String,
+        /// How long it asked us to stay away; at least a second.
+        wait: Duration,
+    },
+    /// 5xx, after our own retries.
+    #[error("registry '{host}' answered {status} for '{what}'")]
+    Unavailable {
+        /// The registry's host.
+        host: String,
+        /// What was asked for.
+        what: String,
+        /// The HTTP status.
+        status: u16,
+    },
+    /// No connection, or one that broke.
+    #[error("registry '{host}' cannot be reached: {cause}")]
+    Unreachable {
+        /// The host that was asked: the registry, its token server or its blob store.
+        host: String,
+        /// What the network said, without URLs.
+        cause: String,
+    },
+    /// The TLS handshake failed.
+    #[error(
+        "the TLS certificate of '{host}' is not accepted: {cause}; a private authority goes into 'spec.tls.caRef', a registry without TLS needs 'spec.insecure: true'"
+    )]
+    Tls {
+        /// The host.
+        host: String,
+        /// What the TLS library said.
+        cause: String,
+    },
+    /// The host leads to an address that the operator must not reach. The text is the same for every address.
+    #[error(
+        "host '{host}' leads to an address that the operator does not connect to; see '--allow-loopback' and '--deny-private-addresses'"
+    )]
+    AddressRefused {
+        /// The host.
+        host: String,
+    },
+    /// `--allow-registry` does not name the host.
+    #[error("registry '{host}' is not among those that '--allow-registry' lets the operator use")]
+    NotAllowed {
+        /// The host.
+        host: String,
+    },
+    /// The bytes do not hash to the digest asked for.
+    #[error("'{what}' from registry '{host}' has digest {actual}, not {expected}; nothing of it was used")]
+    DigestMismatch {
+        /// The registry's host.
+        host: String,
+        /// What was asked for.
+        what: String,
+        /// The digest asked for.
+        expected: Digest,
+        /// The digest of what came.
+        actual: Digest,
+    },
+    /// Larger than the limit, by declaration or in fact.
+    #[error("'{what}' from registry '{host}' is larger than the limit of {limit} bytes")]
+    TooLarge {
+        /// The registry's host.
+        host: String,
+        /// What was asked for.
+        what: String,
+        /// The limit.
+        limit: u64,
+    },
+    /// An answer that breaks the protocol: no digest, a redirect that may not be followed, unreadable JSON.
+    #[error("registry '{host}' answered '{what}' in a way that breaks the protocol: {cause}")]
+    Protocol {
+        /// The registry's host.
+        host: String,
+        /// What was asked for.
+        what: String,
+        /// What is wrong.
+        cause: String,
+    },
+    /// Our own disk failed.
+    #[error("the cache directory failed: {cause}; check '--cache-dir' and its free space")]
+    Storage {
+        /// What the operating system said.
+        cause: String,
+    },
+    /// The client could not be set up from the object's TLS settings.
+    #[error("the TLS settings cannot be used: {cause}")]
+    TlsSettings {
+        /// What is wrong with the certificates or the key.
+        cause: String,
+    },
+}
+
+impl Classify for RegistryError {
+    fn reason(&self) -> Reason {
+        match self {
+            Self::NotFound { .. } => Reason::ImageNotFound,
+            Self::Unauthorized { .. } => Reason::AuthenticationFailed,
+            Self::Denied { .. } => Reason::AccessDenied,
+            Self::RateLimited { .. } => Reason::RateLimited,
+            Self::Unavailable { .. } | Self::Unreachable { .. } => Reason::RegistryUnavailable,
+            Self::Tls { .. } => Reason::TlsFailed,
+            Self::AddressRefused { .. } => Reason::AddressRefused,
+            Self::NotAllowed { .. } => Reason::RegistryNotAllowed,
+            Self::DigestMismatch { .. } => Reason::DigestMismatch,
+            Self::TooLarge { .. } => Reason::TooLarge,
+            Self::Protocol { .. } => Reason::RegistryProtocolError,
+            Self::Storage { .. } => Reason::Internal,
+            Self::TlsSettings { .. } => Reason::ReferenceInvalid,
+        }
+    }
+
+    fn disposition(&self) -> Disposition {
+        match self {
+            Self::RateLimited { wait, .. } => Disposition::WaitFor(*wait),
+            // A tag is often applied before it is pushed, and a registry under attack or repair may mend itself.
+            Self::NotFound { .. }
+            | Self::Unavailable { .. }
+            | Self::Unreachable { .. }
+            | Self::Tls { .. }
+            | Self::DigestMismatch { .. }
+            | Self::Protocol { .. }
+            | Self::Storage { .. } => Disposition::Retry,
+            Self::Unauthorized { .. }
+            | Self::Denied { .. }
+            | Self::AddressRefused { .. }
+            | Self::NotAllowed { .. }
+            | Self::TooLarge { .. }
+            | Self::TlsSettings { .. } => Disposition::Stalled,
+        }
+    }
+}
