@@ -8,6 +8,7 @@ pub mod failure;
 pub mod ports;
 pub mod resolve;
 pub mod shared;
+pub mod verify;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -34,7 +35,6 @@ const FACTS_CAPACITY_BYTES: u64 = 16 << 20;
 /// Every answer is kept under the [`Scope`] of whoever earned it, so nothing of one tenant reaches another; a verdict is
 /// also kept under the fingerprint of the trust policy, and a bundle under that of the policy that admitted it, so a
 /// proof is never stronger or weaker than what its object asked for.
-#[derive(Debug)]
 pub struct Pipeline<R> {
     registry: R,
     limits: Limits,

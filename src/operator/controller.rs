@@ -12,9 +12,9 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::jiff::Timestamp;
 use kube::core::PartialObjectMeta;
 use kube::runtime::controller::{Action, Config as ControllerConfig};
-use kube::runtime::reflector::{self, ObjectRef, Store};
+use kube::runtime::reflector::{self, Store};
 use kube::runtime::watcher::{self, Event as WatchEvent};
-use kube::runtime::{Controller, WatchStreamExt as _, predicates, watcher as watch};
+use kube::runtime::{Controller, PredicateConfig, WatchStreamExt as _, watcher as watch};
 use kube::{Api, Client, ResourceExt as _};
 
 use super::api::spec::PolicyImage;
@@ -72,7 +72,7 @@ pub async fn run<R: Registry>(
         .reflect(writer)
         .inspect_ok(move |event| forget_deleted(&forget, event))
         .applied_objects()
-        .predicate_filter(worth_a_run, predicates_config());
+        .predicate_filter(worth_a_run, PredicateConfig::default());
     let owned = owned_config_maps(&context, namespace.as_deref(), config_map_writer);
     let reconciler = move |object: Arc<PolicyImage>, context: Arc<Context<R>>| {
         let config_maps = config_maps.clone();
@@ -99,10 +99,6 @@ where
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),
     }
-}
-
-fn predicates_config() -> predicates::Config {
-    predicates::Config::default()
 }
 
 /// A change of the spec or of the annotation that asks for a run. Our own status patches change neither.

@@ -20,7 +20,6 @@ const KEPT_FOR: Duration = Duration::from_secs(5);
 type Found<K> = Shared<(String, String), Option<Arc<K>>, ReadError>;
 
 /// Reads objects from the API server, each with one `get` by name.
-#[derive(Debug)]
 pub struct ClusterObjects {
     client: Client,
     secrets: Found<Secret>,

@@ -15,7 +15,7 @@ pub const FAILURE_SHARED_FOR: Duration = Duration::from_secs(2);
 const IDLE: Duration = Duration::from_hours(24);
 
 /// An outcome, and when the work for it began.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Answer<T, E> {
     /// What came of it.
     pub outcome: Result<T, Arc<E>>,
@@ -23,9 +23,14 @@ pub struct Answer<T, E> {
     pub started: Instant,
 }
 
+impl<T: Clone, E> Clone for Answer<T, E> {
+    fn clone(&self) -> Self {
+        Self { outcome: self.outcome.clone(), started: self.started }
+    }
+}
+
 /// A bounded map from questions to answers. Of those who ask the same question at the same time one works and the others
 /// wait; when that one is cancelled, another takes over.
-#[derive(Debug)]
 pub struct Shared<K, T, E> {
     answers: Cache<K, Answer<T, E>>,
 }

@@ -23,7 +23,7 @@ pub struct Recollection {
 }
 
 /// A ConfigMap as we left it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Delivered {
     /// Its name.
     pub name: String,

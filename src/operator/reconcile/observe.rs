@@ -15,7 +15,7 @@ use crate::pipeline::failure::{Classify, Disposition, Reason};
 const NAMESAKE_RETRY: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// The target as it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Observed {
     /// There is no such ConfigMap.
     Absent,
@@ -35,7 +35,7 @@ impl Observed {
 }
 
 /// Our ConfigMap as it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Existing {
     /// Its UID.
     pub uid: String,

@@ -196,3 +196,6 @@ impl Conditions<'_> {
         self.old.conditions.iter().find(|condition| condition.type_ == type_)
     }
 }
+
+#[cfg(test)]
+mod tests;
