@@ -26,7 +26,7 @@ fn config_map(name: &str, owner: Option<&ConfigMap>) -> ConfigMap {
             api_version: "v1".into(),
             kind: "ConfigMap".into(),
             name: owner.name_any(),
-            uid: owner.uid().unwrap(),
+            uid: owner.uid().unwrap_or_default(),
             ..OwnerReference::default()
         }]
     });
@@ -45,7 +45,7 @@ fn config_map(name: &str, owner: Option<&ConfigMap>) -> ConfigMap {
 async fn the_operator_may_get_secrets_but_not_list_them_and_both_are_written_down() {
     let cluster = ControlPlane::shared().await.unwrap();
     let namespace = cluster.namespace("rights").await.unwrap();
-    let secrets: Api<Secret> = Api::namespaced(operator_client(cluster).await, &namespace);
+    let secrets: Api<Secret> = Api::namespaced(operator_client(cluster).await.unwrap(), &namespace);
     assert!(secrets.get_opt("absent").await.unwrap().is_none());
     let refused = secrets.list(&ListParams::default()).await.unwrap_err();
     assert!(
