@@ -132,7 +132,10 @@ impl LeaderElection {
         loop {
             let next = until.min(Instant::now() + self.timing.retry);
             tokio::select! {
-                _ = &mut stop => return,
+                _ = &mut stop => {
+                    state.send_replace(State::HeldUntil(Instant::now()));
+                    return;
+                }
                 () = sleep_until(next) => {}
             }
             // `timeout_at` polls its future before its clock: after a long pause the clock must be asked first.
