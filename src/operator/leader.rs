@@ -16,130 +16,29 @@
 //! A process that is stopped between [`Tenure::holds`] and the write it guards writes late. Writes that must not be
 //! repeated out of order need their own precondition.
 
-use std::time::Duration;
-
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::PostParams;
 use kube::{Api, Client};
-use tokio::sync::{oneshot, watch};
-use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout};
 
+pub use self::leadership::{Leadership, Loss, Tenure};
 use self::lease::{Decision, View, held_by, released};
+pub use self::timing::{Timing, TimingError};
+use crate::pipeline::failure::chain;
 
+mod leadership;
 mod lease;
 #[cfg(test)]
 mod tests;
-
-/// How long a leader leads without renewing, and how often it renews.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Timing {
-    lease: Duration,
-    renew_deadline: Duration,
-    retry: Duration,
-}
-
-impl Timing {
-    /// Checks that a leader always stops before its Lease ends: `lease` > `renew_deadline` > 1.2 × `retry` > 0.
-    ///
-    /// `lease` is in whole seconds, because that is what a Lease can say.
-    ///
-    /// # Errors
-    /// [`TimingError`] where the order or the unit is wrong.
-    pub fn new(lease: Duration, renew_deadline: Duration, retry: Duration) -> Result<Self, TimingError> {
-        if lease.subsec_nanos() != 0 || i32::try_from(lease.as_secs()).is_err() {
-            return Err(TimingError::NotWholeSeconds { lease });
-        }
-        // The factor is client-go's: it leaves room for at least one retry before the deadline.
-        if lease <= renew_deadline || renew_deadline <= retry.mul_f32(1.2) || retry.is_zero() {
-            return Err(TimingError::WrongOrder {
-                lease,
-                renew_deadline,
-                retry,
-            });
-        }
-        Ok(Self {
-            lease,
-            renew_deadline,
-            retry,
-        })
-    }
-
-    /// No request may eat the whole deadline: after one that hangs, there is time for another.
-    fn request_timeout(self) -> Duration {
-        self.renew_deadline / 2
-    }
-
-    /// Between once and 1.2 times the retry period, so that candidates do not ask in step.
-    fn jittered_retry(self) -> Duration {
-        self.retry.mul_f32(1.0 + 0.2 * fastrand::f32())
-    }
-}
-
-/// What every Kubernetes component uses: 15 s, 10 s, 2 s.
-impl Default for Timing {
-    fn default() -> Self {
-        Self {
-            lease: Duration::from_secs(15),
-            renew_deadline: Duration::from_secs(10),
-            retry: Duration::from_secs(2),
-        }
-    }
-}
-
-/// Why a [`Timing`] is refused.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum TimingError {
-    /// A Lease says its duration in whole seconds.
-    #[error("the lease duration '{lease:?}' is not a whole number of seconds")]
-    NotWholeSeconds {
-        /// What was given.
-        lease: Duration,
-    },
-    /// Two leaders at once would be possible.
-    #[error(
-        "the lease duration '{lease:?}' must be longer than the renew deadline '{renew_deadline:?}', and that longer than 1.2 times the retry period '{retry:?}'"
-    )]
-    WrongOrder {
-        /// The duration of the Lease.
-        lease: Duration,
-        /// How long the leader tries to renew.
-        renew_deadline: Duration,
-        /// How long it waits in between.
-        retry: Duration,
-    },
-}
-
-/// Why leadership ended. The process must stop all work and exit.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Loss {
-    /// Somebody else holds the Lease.
-    #[error("the Lease '{name}' is now held by '{holder}'")]
-    Taken {
-        /// The name of the Lease.
-        name: String,
-        /// Who holds it.
-        holder: String,
-    },
-    /// The renew deadline passed.
-    #[error("the Lease '{name}' could not be renewed within {} s: {cause}", deadline.as_secs_f32())]
-    NotRenewed {
-        /// The name of the Lease.
-        name: String,
-        /// The renew deadline.
-        deadline: Duration,
-        /// What the last attempt met.
-        cause: String,
-    },
-}
+mod timing;
 
 /// Why one request for the Lease failed. Tried again, until the renew deadline where there is one.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {
     /// The API server did not answer in time.
     #[error("the API server did not answer within {} s", .0.as_secs_f32())]
-    Timeout(Duration),
+    Timeout(std::time::Duration),
     /// Another candidate was faster, or the Lease was deleted between reading and writing.
     #[error("the Lease changed while it was being written")]
     Conflict,
@@ -242,52 +141,6 @@ impl LeaderElection {
             .map_err(RequestError::from)
     }
 
-    /// Renews until the Lease is lost (then says why) or `stop` is sent or dropped.
-    async fn renew(
-        self,
-        mut view: View,
-        state: watch::Sender<State>,
-        mut until: Instant,
-        mut stop: oneshot::Receiver<()>,
-    ) {
-        let mut cause = String::from("no attempt ended");
-        loop {
-            let next = until.min(Instant::now() + self.timing.retry);
-            tokio::select! {
-                _ = &mut stop => return,
-                () = sleep_until(next) => {}
-            }
-            // `timeout_at` polls its future before its clock: after a long pause the clock must be asked first.
-            if Instant::now() >= until {
-                break;
-            }
-            match timeout_at(until, self.attempt(&mut view)).await {
-                Ok(Ok(Attempt::Held { sent })) => {
-                    until = sent + self.timing.renew_deadline;
-                    state.send_replace(State::HeldUntil(until));
-                }
-                Ok(Ok(Attempt::HeldBy(holder))) => {
-                    state.send_replace(State::Lost(Loss::Taken {
-                        name: self.name,
-                        holder,
-                    }));
-                    return;
-                }
-                Ok(Err(error)) => {
-                    self.warn(&error);
-                    cause = crate::pipeline::failure::chain(&error);
-                }
-                Err(_) => break,
-            }
-        }
-        let deadline = self.timing.renew_deadline;
-        state.send_replace(State::Lost(Loss::NotRenewed {
-            name: self.name,
-            deadline,
-            cause,
-        }));
-    }
-
     /// Gives the Lease up, if it is ours.
     async fn vacate(&self) -> Result<(), RequestError> {
         let Some(lease) = self.bounded(self.api.get_opt(&self.name)).await? else {
@@ -303,7 +156,7 @@ impl LeaderElection {
     }
 
     fn warn(&self, error: &RequestError) {
-        let error = crate::pipeline::failure::chain(error);
+        let error = chain(error);
         tracing::warn!(lease = self.name, error, "leader election failed; trying again");
     }
 }
@@ -314,90 +167,4 @@ enum Attempt {
     Held { sent: Instant },
     /// Somebody else does.
     HeldBy(String),
-}
-
-#[derive(Debug, Clone)]
-enum State {
-    HeldUntil(Instant),
-    Lost(Loss),
-}
-
-/// Leadership, renewed in the background. Dropping it stops the renewal, and the Lease runs out.
-#[derive(Debug)]
-#[must_use = "leadership ends when this is dropped"]
-pub struct Leadership {
-    election: LeaderElection,
-    state: watch::Receiver<State>,
-    stop: oneshot::Sender<()>,
-    renewal: JoinHandle<()>,
-}
-
-impl Leadership {
-    fn start(election: LeaderElection, view: View, sent: Instant) -> Self {
-        tracing::info!(
-            lease = election.name,
-            identity = election.identity,
-            "this replica leads"
-        );
-        let until = sent + election.timing.renew_deadline;
-        let (report, state) = watch::channel(State::HeldUntil(until));
-        let (stop, stopped) = oneshot::channel();
-        let renewal = tokio::spawn(election.clone().renew(view, report, until, stopped));
-        Self {
-            election,
-            state,
-            stop,
-            renewal,
-        }
-    }
-
-    /// Waits until leadership is lost, and says why. The process must then stop all work at once and exit.
-    pub async fn lost(&mut self) -> Loss {
-        match self
-            .state
-            .wait_for(|state| matches!(state, State::Lost(_)))
-            .await
-            .as_deref()
-        {
-            Ok(State::Lost(loss)) => loss.clone(),
-            // The renewal can only end without a loss by a panic.
-            Ok(State::HeldUntil(_)) | Err(_) => Loss::NotRenewed {
-                name: self.election.name.clone(),
-                deadline: self.election.timing.renew_deadline,
-                cause: "the renewal broke down".to_owned(),
-            },
-        }
-    }
-
-    /// A handle for those who write, to ask right before a write whether they still may.
-    #[must_use]
-    pub fn tenure(&self) -> Tenure {
-        Tenure(self.state.clone())
-    }
-
-    /// Gives the Lease up, so that another replica leads within a retry period. Call it after all work has stopped.
-    ///
-    /// # Errors
-    /// [`RequestError`] where the API server did not take it; the others then wait until the Lease has run out.
-    pub async fn release(self) -> Result<(), RequestError> {
-        // The renewal ends between two requests, so none can overtake the release.
-        drop(self.stop);
-        if let Err(error) = self.renewal.await {
-            tracing::error!(%error, "the renewal of the Lease broke down");
-        }
-        self.election.vacate().await
-    }
-}
-
-/// Whether this process may still write.
-#[derive(Debug, Clone)]
-pub struct Tenure(watch::Receiver<State>);
-
-impl Tenure {
-    /// True while the last renewal is younger than the renew deadline, by the clock of this very moment: a process that
-    /// was stopped for longer than its Lease gets `false` on its first question, before any task has noticed the loss.
-    #[must_use]
-    pub fn holds(&self) -> bool {
-        matches!(&*self.0.borrow(), State::HeldUntil(until) if Instant::now() < *until)
-    }
 }

@@ -33,10 +33,13 @@ impl Sink {
 
 impl Write for Sink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if let Some(gate) = self.gate.lock().expect("lock").take() {
+        if let Some(gate) = self.gate.lock().map_err(|_| io::Error::other("poisoned"))?.take() {
             let _ = gate.recv_timeout(Duration::from_secs(30));
         }
-        self.written.lock().expect("lock").extend_from_slice(bytes);
+        self.written
+            .lock()
+            .map_err(|_| io::Error::other("poisoned"))?
+            .extend_from_slice(bytes);
         Ok(bytes.len())
     }
 
@@ -73,7 +76,7 @@ fn json_lines_are_flat() {
 #[test]
 fn text_lines_hold_no_escapes() {
     let text = logged(LogFormat::Text, "warn", || {
-        tracing::warn!(host = "reg.example", "slow \u{1b}[31m")
+        tracing::warn!(host = "reg.example", "slow \u{1b}[31m");
     });
     assert!(text.contains("WARN") && text.contains("host=\"reg.example\""), "{text}");
     assert!(!text.contains('\u{1b}'), "{text}");

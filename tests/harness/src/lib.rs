@@ -8,9 +8,11 @@
 //! Everything listens on loopback only, and every wait has an end. Nothing here is downloaded or built while a test
 //! runs: a missing program is an error that names the make target that brings it.
 
+pub mod cluster;
 pub mod cosign;
 pub mod image;
 pub mod opa;
+pub mod operator;
 pub mod ports;
 pub mod process;
 pub mod registry;

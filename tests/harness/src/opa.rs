@@ -129,14 +129,15 @@ impl Server {
         .await
     }
 
-    /// The entity tag of the bundle that a server made by [`Server::pulling`] has active: the digest of its layer.
+    /// The digest of the layer that a server made by [`Server::pulling`] has active: OPA keeps it, without its
+    /// algorithm, as the bundle's entity tag.
     ///
     /// # Errors
     /// When none is active within `limit`.
     pub async fn active_digest(&self, limit: Duration) -> Result<String> {
         wait::until("OPA activates its bundle", limit, Duration::from_millis(50), || async {
             let tag = self.data("system/bundles/policy/etag").await?;
-            Ok(tag.and_then(|tag| tag.as_str().map(str::to_owned)))
+            Ok(tag.and_then(|tag| tag.as_str().map(|hex| format!("sha256:{hex}"))))
         })
         .await
     }
