@@ -307,5 +307,17 @@ impl Drop for Process {
     }
 }
 
+/// Waits until this process is asked to end: by Ctrl-C or SIGTERM.
+///
+/// # Errors
+/// When the kernel does not tell.
+pub async fn until_asked_to_end() -> Result<()> {
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted.context("wait for Ctrl-C"),
+        _ = terminate.recv() => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests;
