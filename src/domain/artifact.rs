@@ -91,7 +91,7 @@ impl Verified<Revision> {
     /// [`ManifestError`], also where `bytes` do not hash to the verified digest.
     pub fn open(&self, media_type: &str, bytes: &[u8]) -> Result<Opened, ManifestError> {
         match wire::read(&self.value().digest, media_type, bytes)? {
-            wire::Document::Image(image) => Ok(Opened::Image(self.bind(select::bundle(image)?))),
+            wire::Document::Image(image) => Ok(Opened::Image(self.bind(select::bundle(*image)?))),
             wire::Document::Index(index) => {
                 let descriptor = select::child(index)?;
                 Ok(Opened::Index(self.bind(Child { descriptor })))
@@ -114,7 +114,7 @@ impl Verified<Child> {
             });
         }
         match wire::read(&descriptor.digest, media_type, bytes)? {
-            wire::Document::Image(image) => Ok(self.bind(select::bundle(image)?)),
+            wire::Document::Image(image) => Ok(self.bind(select::bundle(*image)?)),
             wire::Document::Index(_) => Err(ManifestError::NestedIndex),
         }
     }

@@ -62,6 +62,7 @@ impl Content for Bytes {
 
 impl MemoryRegistry {
     /// Stores a manifest, which can then be asked for by its digest.
+    #[expect(clippy::must_use_candidate, reason = "storing is what it is called for")]
     pub fn put_manifest(&self, repository: &Repository, media_type: &str, bytes: &[u8]) -> Digest {
         let digest = Digest::of(bytes);
         let manifest = RawManifest {
@@ -84,6 +85,7 @@ impl MemoryRegistry {
     }
 
     /// Stores a blob.
+    #[expect(clippy::must_use_candidate, reason = "storing is what it is called for")]
     pub fn put_blob(&self, repository: &Repository, bytes: &[u8]) -> Digest {
         let digest = Digest::of(bytes);
         self.put_blob_as(repository, digest, bytes);
@@ -99,7 +101,7 @@ impl MemoryRegistry {
     /// Lists `referrer` among what refers to `subject`.
     pub fn put_referrer(&self, repository: &Repository, subject: Digest, referrer: Descriptor) {
         self.store(repository, |stored| {
-            stored.referrers.entry(subject).or_default().push(referrer)
+            stored.referrers.entry(subject).or_default().push(referrer);
         });
     }
 
@@ -123,7 +125,8 @@ impl MemoryRegistry {
     }
 
     fn store<T>(&self, repository: &Repository, change: impl FnOnce(&mut Stored) -> T) {
-        change(self.lock().repositories.entry(repository.clone()).or_default());
+        let mut state = self.lock();
+        change(state.repositories.entry(repository.clone()).or_default());
     }
 
     /// Counts the call, fails where it shall, and else answers from what is stored.

@@ -28,7 +28,7 @@ pub(super) fn bundle(image: Image) -> Result<PolicyManifest, ManifestError> {
     })
 }
 
-/// The one manifest of an index that can be a policy image: the one that is left when attestations (BuildKit adds them)
+/// The one manifest of an index that can be a policy image: the one that is left when attestations (`BuildKit` adds them)
 /// and what is no image manifest are passed over.
 ///
 /// OPA takes the first child that has a bundle layer. Several candidates are refused here instead, for to choose by
@@ -91,17 +91,23 @@ fn not_a_policy_image(image: &Image) -> ManifestError {
     } else {
         "something else"
     };
-    let mut layers: Vec<String> = image
-        .layers
+    ManifestError::NotAPolicyImage {
+        kind,
+        layers: listed(&image.layers),
+    }
+}
+
+/// The media types of layers, each once in a row and only the first few.
+fn listed(layers: &[Descriptor]) -> String {
+    let mut types: Vec<String> = layers
         .iter()
         .map(|layer| format!("'{}'", shown(&layer.media_type)))
         .collect();
-    layers.dedup();
-    let more = layers.len().saturating_sub(SHOWN_TYPES);
-    layers.truncate(SHOWN_TYPES);
-    let mut layers = layers.join(", ");
-    if more > 0 {
-        layers.push_str(&format!(" and {more} more"));
+    types.dedup();
+    let more = types.len().saturating_sub(SHOWN_TYPES);
+    types.truncate(SHOWN_TYPES);
+    match more {
+        0 => types.join(", "),
+        more => format!("{} and {more} more", types.join(", ")),
     }
-    ManifestError::NotAPolicyImage { kind, layers }
 }

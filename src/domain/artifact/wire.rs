@@ -15,7 +15,7 @@ use crate::domain::strict_json;
 
 /// A manifest or an index, never both.
 pub(super) enum Document {
-    Image(Image),
+    Image(Box<Image>),
     Index(Vec<Entry>),
 }
 
@@ -128,7 +128,7 @@ impl WireDocument {
                 .collect::<Result<_, _>>()?;
             return Ok(Document::Index(entries));
         }
-        Ok(Document::Image(Image {
+        Ok(Document::Image(Box::new(Image {
             config: self.config.map(WireDescriptor::descriptor).transpose()?,
             artifact_type: self.artifact_type,
             layers: entries
@@ -137,7 +137,7 @@ impl WireDocument {
                 .collect::<Result<_, _>>()?,
             subject: self.subject.map(WireDescriptor::descriptor).transpose()?,
             annotations: self.annotations.unwrap_or_default(),
-        }))
+        })))
     }
 }
 

@@ -98,7 +98,7 @@ impl<R: Read> Walker<R> {
         let mut pending: Option<Attributes> = None;
         while let Some(header) = self.header()? {
             if let Kind::File | Kind::Directory | Kind::Other(_) = header.kind {
-                self.entry(&header, pending.take().unwrap_or_default())?;
+                self.entry(&header, &pending.take().unwrap_or_default())?;
                 continue;
             }
             if pending.is_some() {
@@ -118,7 +118,7 @@ impl<R: Read> Walker<R> {
         self.end()
     }
 
-    fn entry(&mut self, header: &Header, attributes: Attributes) -> Result<(), BundleError> {
+    fn entry(&mut self, header: &Header, attributes: &Attributes) -> Result<(), BundleError> {
         if attributes.size.is_some_and(|size| size != header.size) {
             return Err(self.malformed("has two sizes"));
         }
