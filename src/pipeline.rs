@@ -4,7 +4,9 @@
 //! trait in [`ports`], in the words of [`crate::domain`].
 
 pub mod acquire;
+mod classify;
 pub mod failure;
+pub mod memory;
 pub mod ports;
 pub mod resolve;
 pub mod shared;
