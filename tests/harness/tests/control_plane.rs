@@ -12,12 +12,10 @@ use policy_operator_harness::wait;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-async fn operator_client(cluster: &ControlPlane) -> Client {
-    let kubeconfig = Kubeconfig::read_from(cluster.operator_kubeconfig().await.unwrap()).unwrap();
-    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
-        .await
-        .unwrap();
-    Client::try_from(config).unwrap()
+async fn operator_client(cluster: &ControlPlane) -> anyhow::Result<Client> {
+    let kubeconfig = Kubeconfig::read_from(cluster.operator_kubeconfig().await?)?;
+    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    Ok(Client::try_from(config)?)
 }
 
 fn config_map(name: &str, owner: Option<&ConfigMap>) -> ConfigMap {
