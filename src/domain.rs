@@ -9,4 +9,5 @@ pub mod bundle;
 pub mod digest;
 pub mod reference;
 pub mod revision;
+pub mod source;
 pub mod trust;

@@ -158,3 +158,23 @@ impl TrustPolicy {
         }
     }
 }
+impl Proof {
+    /// The fingerprint of the policy that was satisfied; none where nothing was asked for.
+    #[must_use]
+    pub fn trust_digest(&self) -> Option<&Digest> {
+        match self {
+            Self::NotConfigured => None,
+            Self::Signed { trust_digest, .. } => Some(trust_digest),
+        }
+    }
+}
+/// t
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("t")]
+pub struct PublicKeyError;
+impl PublicKey {
+/// t
+/// # Errors
+/// t
+pub fn from_pem(_t: &str) -> Result<Vec<Self>, PublicKeyError> { Ok(vec![]) }
+}
