@@ -16,7 +16,7 @@ if [ ! -x "$program" ]; then
 fi
 
 if [ -z "${ADVISORY_DB:-}" ]; then
-  exec "$program" check --config .deny.toml
+  exec "$program" --config .deny.toml check
 fi
 
 [ -d "$ADVISORY_DB/crates" ] || { echo "deny: ADVISORY_DB=$ADVISORY_DB holds no crates/" >&2; exit 1; }
@@ -31,4 +31,6 @@ git -C "$clone" add --all
 git -C "$clone" -c user.name=deny -c user.email=deny@localhost commit --quiet --message data
 git -C "$clone" rev-parse HEAD >"$clone/.git/FETCH_HEAD"
 sed "s|^\[advisories\]|&\ndb-path = \"$work\"|" .deny.toml >"$work/deny.toml"
-"$program" --offline check --config "$work/deny.toml"
+# The sources of all dependencies, for every platform, come from cargo's own registry.
+cargo fetch --locked --quiet
+"$program" --offline --config "$work/deny.toml" check

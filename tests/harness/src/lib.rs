@@ -11,6 +11,7 @@
 pub mod cluster;
 pub mod cosign;
 pub mod image;
+pub mod object;
 pub mod opa;
 pub mod operator;
 pub mod ports;

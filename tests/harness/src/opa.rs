@@ -105,11 +105,16 @@ impl Server {
     /// # Errors
     /// When OPA does not answer or fails.
     pub async fn data(&self, path: &str) -> Result<Option<Value>> {
-        let response = self
-            .client
-            .get(format!("http://{}/v1/data/{path}", self.address))
-            .send()
-            .await?;
+        self.ask(path, &json!({})).await
+    }
+
+    /// The value of the document at `path` for an input; none when it is undefined.
+    ///
+    /// # Errors
+    /// When OPA does not answer or fails.
+    pub async fn ask(&self, path: &str, input: &Value) -> Result<Option<Value>> {
+        let url = format!("http://{}/v1/data/{path}", self.address);
+        let response = self.client.post(url).json(&json!({ "input": input })).send().await?;
         if !response.status().is_success() {
             bail!("OPA answers {} to {path:?}", response.status());
         }

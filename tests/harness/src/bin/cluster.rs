@@ -10,7 +10,10 @@ async fn main() -> Result<()> {
     let cluster = ControlPlane::start().await?;
     println!("Ready. In another terminal:\n");
     println!("  export KUBECONFIG={}", cluster.kubeconfig().display());
-    println!("  cargo run -- run --allow-loopback --kubeconfig {}\n", cluster.operator_kubeconfig().await?.display());
+    println!(
+        "  cargo run -- run --allow-loopback --kubeconfig {}\n",
+        cluster.operator_kubeconfig().await?.display()
+    );
     println!("The second command runs the operator with the rights that config/ gives it. Ctrl-C ends the cluster.");
     policy_operator_harness::process::until_asked_to_end().await?;
     cluster.stop().await

@@ -1,0 +1,142 @@
+//! Shows the main job on real programs: a signed policy image becomes the policy of a real OPA, and an unsigned one
+//! does not.
+//!
+//! Runs until Ctrl-C after that, for hacking by hand; with `DEMO_ONCE=1` it ends. All it started ends with it.
+#![expect(clippy::print_stdout, reason = "a program for people")]
+
+mod stage;
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use policy_operator_harness::cosign::{self, Format, Keys, Kind};
+use policy_operator_harness::image::{Bundle, PolicyImage};
+use policy_operator_harness::{object, opa, process};
+use serde_json::json;
+
+use stage::{Stage, heading};
+
+const NAME: &str = "orders";
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Managers may approve any order, everybody else small ones.
+const POLICY: &str =
+    "package orders\n\ndefault allow := false\n\nallow if input.role == \"manager\"\n\nallow if input.amount < 100\n";
+/// What somebody without the key would like: everything is allowed.
+const FORGERY: &str = "package orders\n\nallow := true\n";
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let stage = Stage::start().await?;
+    let outcome = play(&stage).await;
+    if outcome.is_ok() && std::env::var_os("DEMO_ONCE").is_none() {
+        stage.print_how_to_use();
+        process::until_asked_to_end().await?;
+    }
+    stage.end().await?;
+    outcome
+}
+
+async fn play(stage: &Stage) -> Result<()> {
+    deliver_signed(stage).await?;
+    let opa = ask_opa(stage).await?;
+    refuse_unsigned(stage, &opa).await
+}
+
+async fn deliver_signed(stage: &Stage) -> Result<()> {
+    heading("A policy image is pushed and signed with cosign");
+    let keys = Keys::generate(Kind::P256).await?;
+    let bundle = Bundle::build(
+        &[("orders/policy.rego", POLICY), (".manifest", r#"{"roots":["orders"]}"#)],
+        "1.0.0",
+    );
+    let pushed = PolicyImage::new(bundle.await?)
+        .push(stage.registry(), "acme/orders", "stable")
+        .await?;
+    cosign::sign(&keys, stage.registry(), &pushed.pinned, Format::Bundle).await?;
+    println!(
+        "{}\n  manifest {}\n  bundle   {}",
+        pushed.reference, pushed.digest, pushed.layer_digest
+    );
+
+    heading("A PolicyImage names it, and the key that must have signed it");
+    stage
+        .apply(&Stage::manifest(NAME, &pushed.reference, &keys.public_pem)?)
+        .await?;
+    object::until(
+        &stage.objects().await?,
+        NAME,
+        "Ready",
+        |ready| ready.status == "True",
+        LIMIT,
+    )
+    .await?;
+    stage.show(&["get", "policyimages"]).await?;
+    stage
+        .show(&["get", "configmap", "orders-bundle", "--show-labels"])
+        .await?;
+    stage
+        .show(&[
+            "get",
+            "configmap",
+            "orders-bundle",
+            "--output=jsonpath={.metadata.annotations}",
+        ])
+        .await
+}
+
+async fn ask_opa(stage: &Stage) -> Result<opa::Server> {
+    heading("A real OPA runs on what the ConfigMap holds");
+    let bundle = stage.write_delivered("orders-bundle").await?;
+    println!("$ opa run --server --bundle --watch {}", bundle.display());
+    let opa = opa::Server::watching(&bundle).await?;
+    for (input, allowed) in [
+        (json!({ "role": "clerk", "amount": 50 }), true),
+        (json!({ "role": "clerk", "amount": 5000 }), false),
+        (json!({ "role": "manager", "amount": 5000 }), true),
+    ] {
+        let answer = opa.ask("orders/allow", &input).await?;
+        println!("  {input} -> allow is {}", answer.clone().unwrap_or_default());
+        ensure!(answer == Some(json!(allowed)), "the policy says otherwise");
+    }
+    Ok(opa)
+}
+
+async fn refuse_unsigned(stage: &Stage, opa: &opa::Server) -> Result<()> {
+    heading("Somebody moves the tag to an image that is not signed, and allows everything");
+    let before = stage.delivered("orders-bundle").await?;
+    let forgery = Bundle::build(&[("orders/policy.rego", FORGERY)], "2.0.0").await?;
+    let pushed = PolicyImage::new(forgery)
+        .push(stage.registry(), "acme/orders", "stable")
+        .await?;
+    println!("{}\n  manifest {}", pushed.reference, pushed.digest);
+    stage
+        .show(&[
+            "annotate",
+            "policyimage",
+            NAME,
+            "--overwrite",
+            "reconcile.opcr.io/requestedAt=now",
+        ])
+        .await?;
+    let objects = stage.objects().await?;
+    let refused = object::until(&objects, NAME, "Verified", |verified| verified.status == "False", LIMIT).await?;
+    stage.show(&["get", "policyimages"]).await?;
+    let verified = object::condition(&refused, "Verified").context("no condition Verified")?;
+    println!(
+        "Verified is {}, {}: {}",
+        verified.status, verified.reason, verified.message
+    );
+
+    heading("The old policy stays");
+    ensure!(
+        stage.delivered("orders-bundle").await? == before,
+        "the ConfigMap changed"
+    );
+    println!("The ConfigMap is the same, byte for byte.");
+    let input = json!({ "role": "clerk", "amount": 5000 });
+    let answer = opa.ask("orders/allow", &input).await?;
+    println!("  {input} -> allow is {}", answer.clone().unwrap_or_default());
+    ensure!(answer == Some(json!(false)), "the forged policy is active");
+    Ok(())
+}
