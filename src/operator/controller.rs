@@ -16,6 +16,7 @@ use kube::runtime::reflector::{self, Store};
 use kube::runtime::watcher::{self, Event as WatchEvent};
 use kube::runtime::{Controller, PredicateConfig, WatchStreamExt as _, watcher as watch};
 use kube::{Api, Client, ResourceExt as _};
+use tokio::sync::oneshot;
 
 use super::api::spec::PolicyImage;
 use super::api::{FIELD_MANAGER, MANAGED_BY_LABEL};
@@ -38,21 +39,27 @@ const STATUS_RETRY: Duration = Duration::from_secs(1);
 /// The two watches of one controller, filled by [`run`].
 pub struct Watches {
     namespace: Option<String>,
+    listed: oneshot::Sender<()>,
     policy_images: (Store<PolicyImage>, reflector::store::Writer<PolicyImage>),
     config_maps: (ConfigMaps, reflector::store::Writer<PartialObjectMeta<ConfigMap>>),
+}
+
+/// What the rest of the program sees of the watches.
+pub struct View {
+    /// Sends when the first list is complete.
+    pub listed: oneshot::Receiver<()>,
+    /// The objects.
+    pub policy_images: Store<PolicyImage>,
 }
 
 impl Watches {
     /// Watches of one namespace, or of all.
     #[must_use]
-    pub fn new(namespace: Option<String>) -> Self {
-        Self { namespace, policy_images: reflector::store(), config_maps: reflector::store() }
-    }
-
-    /// The objects, for readiness and metrics.
-    #[must_use]
-    pub fn policy_images(&self) -> Store<PolicyImage> {
-        self.policy_images.0.clone()
+    pub fn new(namespace: Option<String>) -> (Self, View) {
+        let (announce, listed) = oneshot::channel();
+        let policy_images = reflector::store();
+        let view = View { listed, policy_images: policy_images.0.clone() };
+        (Self { namespace, listed: announce, policy_images, config_maps: reflector::store() }, view)
     }
 }
 
@@ -63,14 +70,20 @@ pub async fn run<R: Registry>(
     concurrency: u16,
     shutdown: impl Future<Output = ()> + Send + Sync + 'static,
 ) {
-    let Watches { namespace, policy_images: (store, writer), config_maps: (config_maps, config_map_writer) } = watches;
-    let forget = Arc::clone(&context);
+    let Watches { namespace, listed, policy_images: (store, writer), config_maps: (config_maps, config_map_writer) } =
+        watches;
+    let (forgetful, mut listed) = (Arc::clone(&context), Some(listed));
     let objects = api(&context.client, namespace.as_deref());
     let triggers = watch(objects, watcher::Config::default())
         .default_backoff()
         .modify(|object: &mut PolicyImage| object.managed_fields_mut().clear())
         .reflect(writer)
-        .inspect_ok(move |event| forget_deleted(&forget, event))
+        .inspect_ok(move |event| match event {
+            WatchEvent::Delete(object) => forget(&forgetful, object),
+            // Whoever waits for it may be gone by now, on the way out.
+            WatchEvent::InitDone => drop(listed.take().map(|listed| listed.send(()))),
+            WatchEvent::Apply(_) | WatchEvent::Init | WatchEvent::InitApply(_) => {}
+        })
         .applied_objects()
         .predicate_filter(worth_a_run, PredicateConfig::default());
     let owned = owned_config_maps(&context, namespace.as_deref(), config_map_writer);
@@ -85,10 +98,19 @@ pub async fn run<R: Registry>(
         .run(reconciler, |_, _: &Infallible, _| Action::await_change(), context)
         .for_each(async |result| {
             if let Err(error) = result {
-                tracing::debug!(error = chain(&error), "a trigger came to nothing");
+                log_trigger(&error);
             }
         })
         .await;
+}
+
+/// A trigger for an object that is gone by now is nothing; a watch that fails is.
+fn log_trigger<E: std::error::Error + 'static>(error: &kube::runtime::controller::Error<Infallible, E>) {
+    if matches!(error, kube::runtime::controller::Error::ObjectNotFound(_)) {
+        tracing::debug!(error = chain(error), "the object is gone");
+    } else {
+        tracing::warn!(error = chain(error), "a watch failed and is started again");
+    }
 }
 
 fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
@@ -108,11 +130,9 @@ fn worth_a_run(object: &PolicyImage) -> Option<u64> {
     Some(hasher.finish())
 }
 
-fn forget_deleted<R>(context: &Context<R>, event: &WatchEvent<PolicyImage>) {
-    if let WatchEvent::Delete(object) = event {
-        let namespace = object.namespace().unwrap_or_default();
-        context.memory.forget(&namespace, &object.name_any(), &object.uid().unwrap_or_default());
-    }
+fn forget<R>(context: &Context<R>, object: &PolicyImage) {
+    let namespace = object.namespace().unwrap_or_default();
+    context.memory.forget(&namespace, &object.name_any(), &object.uid().unwrap_or_default());
 }
 
 /// ConfigMaps that somebody else changed or deleted. What we wrote ourselves is passed over.

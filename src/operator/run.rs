@@ -11,7 +11,8 @@ use tokio::sync::{Semaphore, watch};
 use super::args::RunArguments;
 use super::connect::{self, ConnectError};
 use super::context::Context;
-use super::controller::{self, Watches};
+use super::api::condition::READY;
+use super::controller::{self, View, Watches};
 use super::health::{self, Readiness};
 use super::leader::{self, LeaderElection, Leadership, Loss, Timing};
 use super::listen::{self, BindError};
@@ -29,6 +30,9 @@ const LEASE_NAME: &str = "policy-operator";
 
 /// How long runs under way may take to end after a signal. The default grace period of a pod is 30 s.
 const DRAIN: Duration = Duration::from_secs(20);
+
+/// How often the objects are counted for metrics.
+const COUNT_EVERY: Duration = Duration::from_secs(15);
 
 /// Why the operator stopped.
 #[derive(Debug, thiserror::Error)]
@@ -128,14 +132,14 @@ async fn work<R: Registry>(
         namespaces.push(None);
     }
     let mut controllers = tokio::task::JoinSet::new();
-    let mut stores = Vec::new();
+    let mut views = Vec::new();
     for namespace in namespaces {
-        let watches = Watches::new(namespace);
-        stores.push(watches.policy_images());
+        let (watches, view) = Watches::new(namespace);
+        views.push(view);
         let shutdown = stopped(stop.clone());
         controllers.spawn(controller::run(watches, Arc::clone(&context), arguments.concurrency, shutdown));
     }
-    tokio::spawn(announce(stores, readiness));
+    tokio::spawn(announce(views, readiness, Arc::clone(&context.metrics)));
     let drained = async {
         while controllers.join_next().await.is_some() {}
     };
@@ -159,15 +163,27 @@ async fn work<R: Registry>(
     Ok(())
 }
 
-/// Readiness follows the first complete list of every watch.
-async fn announce(stores: Vec<Store<super::api::PolicyImage>>, readiness: Readiness) {
-    for store in stores {
-        if store.wait_until_ready().await.is_err() {
+/// Readiness follows the first complete list of every watch. After that the objects are counted from time to time.
+async fn announce(views: Vec<View>, readiness: Readiness, metrics: Arc<Metrics>) {
+    let mut stores = Vec::new();
+    for View { listed, policy_images } in views {
+        if listed.await.is_err() {
             return;
         }
+        stores.push(policy_images);
     }
     tracing::info!("all PolicyImages are listed");
     readiness.ready();
+    loop {
+        let objects = stores.iter().flat_map(Store::state);
+        let (ready, not_ready): (Vec<_>, Vec<_>) = objects.partition(|object| {
+            let mut conditions = object.status.iter().flat_map(|status| &status.conditions);
+            conditions.any(|condition| condition.type_ == READY && condition.status == "True")
+        });
+        metrics.policy_images(ready.len() as u64, not_ready.len() as u64);
+        drop((ready, not_ready));
+        tokio::time::sleep(COUNT_EVERY).await;
+    }
 }
 
 /// Becomes true at the first SIGTERM or SIGINT. A second one ends the process at once.

@@ -72,7 +72,7 @@ fn succeeded(conditions: &mut Conditions<'_>, status: &mut PolicyImageStatus, su
             annotations: shown(annotations),
         });
     }
-    let ready = format!("'{reference}' at {} is in ConfigMap '{name}'", revision.digest);
+    let ready = format!("delivered {} to ConfigMap '{name}'", revision.digest.short());
     status.source = Some(SourceStatus {
         reference,
         digest: revision.digest.to_string(),
@@ -122,7 +122,7 @@ fn failed(conditions: &mut Conditions<'_>, status: &PolicyImageStatus, failure: 
 fn serving(status: &PolicyImageStatus) -> String {
     match (&status.source, &status.bundle) {
         (Some(source), Some(_)) => {
-            format!("; the last good policy, '{}' at {}, stays delivered", source.reference, source.digest)
+            format!("; the last good policy, {}, stays delivered", source.short_digest)
         }
         _ => String::new(),
     }
