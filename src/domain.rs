@@ -9,5 +9,6 @@ pub mod bundle;
 pub mod digest;
 pub mod reference;
 pub mod revision;
+pub mod source;
 mod strict_json;
 pub mod trust;

@@ -1,4 +1,6 @@
 //! policy-operator.
 
 pub mod domain;
+#[cfg(feature = "operator")]
+pub mod operator;
 pub mod pipeline;

@@ -1,3 +1,5 @@
-//! The operator.
+//! The operator: see `policy-operator --help`.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    policy_operator::operator::main()
+}

@@ -45,6 +45,17 @@ pub enum Proof {
     },
 }
 
+impl Proof {
+    /// The fingerprint of the policy that was satisfied; none where nothing was asked for.
+    #[must_use]
+    pub fn trust_digest(&self) -> Option<&Digest> {
+        match self {
+            Self::NotConfigured => None,
+            Self::Signed { trust_digest, .. } => Some(trust_digest),
+        }
+    }
+}
+
 impl<T> Verified<T> {
     /// The value.
     pub fn value(&self) -> &T {

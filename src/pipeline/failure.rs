@@ -76,6 +76,41 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Every reason, once.
+    pub const ALL: [Self; 31] = [
+        Self::Succeeded,
+        Self::Suspended,
+        Self::Progressing,
+        Self::ProgressingWithRetry,
+        Self::NotConfigured,
+        Self::InvalidSpec,
+        Self::ReferenceNotFound,
+        Self::ReferenceInvalid,
+        Self::VerificationRequired,
+        Self::RegistryNotAllowed,
+        Self::AddressRefused,
+        Self::RegistryUnavailable,
+        Self::TlsFailed,
+        Self::AuthenticationFailed,
+        Self::AccessDenied,
+        Self::RateLimited,
+        Self::ImageNotFound,
+        Self::NoMatchingTag,
+        Self::RegistryProtocolError,
+        Self::DigestMismatch,
+        Self::NotAPolicyImage,
+        Self::InvalidBundle,
+        Self::TooLarge,
+        Self::Unsigned,
+        Self::SignatureMismatch,
+        Self::VerificationUnavailable,
+        Self::NotOwned,
+        Self::Immutable,
+        Self::KubernetesApiFailed,
+        Self::DeadlineExceeded,
+        Self::Internal,
+    ];
+
     /// The reason as conditions, events and metrics carry it.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -1,1 +1,6 @@
-//! it
+//! Tests that need more than one module, or a real program beside them. One binary, so that they link once.
+// Says to the lints that helpers are tests too, and may expect.
+#![cfg(test)]
+
+mod layers;
+mod leader;

@@ -1,0 +1,165 @@
+//! The command line. Every flag has an environment variable, so that a Deployment can set either.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+
+use super::listen::ListenAddress;
+use super::telemetry::LogFormat;
+
+/// Runs Open Policy Agent policies on Kubernetes.
+#[derive(Parser, Debug)]
+#[command(name = "policy-operator", version, max_term_width = 120)]
+pub struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Watch PolicyImages and deliver their policies
+    Run(Box<RunArguments>),
+    /// Print the CustomResourceDefinition of PolicyImage
+    Crd,
+    /// Do for manifest files what the operator would do in a cluster, and print the ConfigMaps
+    ///
+    /// Exit status: 0 all policies can be delivered; 1 at least one cannot, and only a change of the manifest, the image
+    /// or a key helps; 2 the files or flags are wrong; 3 at least one could not be looked up, and trying again may help.
+    Render(Box<RenderArguments>),
+}
+
+/// Flags of `run`.
+#[derive(Args, Debug)]
+pub struct RunArguments {
+    /// Kubeconfig file; without one the pod's service account is used, then the file that KUBECONFIG names
+    #[arg(long, env = "POLICY_OPERATOR_KUBECONFIG", value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// Namespaces to watch, separated by commas; all of them where empty
+    #[arg(long, env = "POLICY_OPERATOR_WATCH_NAMESPACES", value_name = "NAMES", value_delimiter = ',')]
+    pub watch_namespaces: Vec<String>,
+
+    /// Objects worked on at the same time
+    #[arg(long, env = "POLICY_OPERATOR_CONCURRENCY", value_name = "COUNT", default_value_t = 10,
+          value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub concurrency: u16,
+
+    /// Compete with other replicas for a Lease, and work only while holding it
+    #[arg(long, env = "POLICY_OPERATOR_LEADER_ELECT", action = ArgAction::SetTrue)]
+    pub leader_elect: bool,
+
+    /// Namespace of the Lease; that of the pod where empty
+    #[arg(long, env = "POLICY_OPERATOR_LEADER_ELECT_NAMESPACE", value_name = "NAME")]
+    pub leader_elect_namespace: Option<String>,
+
+    /// Address of /healthz and /readyz
+    #[arg(long, env = "POLICY_OPERATOR_HEALTH_ADDR", value_name = "ADDRESS", default_value = ":8081")]
+    pub health_addr: ListenAddress,
+
+    /// Address of /metrics
+    #[arg(long, env = "POLICY_OPERATOR_METRICS_ADDR", value_name = "ADDRESS", default_value = ":8080")]
+    pub metrics_addr: ListenAddress,
+
+    /// Where and how registries are reached.
+    #[command(flatten)]
+    pub registry: RegistryArguments,
+
+    /// Refuse objects that have no spec.verify
+    #[arg(long, env = "POLICY_OPERATOR_REQUIRE_VERIFICATION", action = ArgAction::SetTrue)]
+    pub require_verification: bool,
+
+    /// How logs are written.
+    #[command(flatten)]
+    pub log: LogArguments,
+}
+
+/// Flags about registries.
+#[derive(Args, Debug)]
+pub struct RegistryArguments {
+    /// Directory for downloaded bundles, created if needed; one of its own below the system's temporary directory where
+    /// empty
+    #[arg(long, env = "POLICY_OPERATOR_CACHE_DIR", value_name = "DIRECTORY")]
+    pub cache_dir: Option<PathBuf>,
+
+    /// Most bytes kept there, in MiB
+    #[arg(long, env = "POLICY_OPERATOR_CACHE_SIZE", value_name = "MIB", default_value_t = 1024,
+          value_parser = clap::value_parser!(u32).range(64..))]
+    pub cache_size: u32,
+
+    /// Registry hosts that may be used, such as 'ghcr.io' or '*.acme.example:5000'; repeat or separate by commas; any
+    /// where empty
+    #[arg(long = "allow-registry", env = "POLICY_OPERATOR_ALLOW_REGISTRY", value_name = "GLOB", value_delimiter = ',')]
+    pub allow_registries: Vec<String>,
+
+    /// Refuse registries at private addresses (10/8, 172.16/12, 192.168/16, 100.64/10, fc00::/7)
+    #[arg(long, env = "POLICY_OPERATOR_DENY_PRIVATE_ADDRESSES", action = ArgAction::SetTrue)]
+    pub deny_private_addresses: bool,
+
+    /// Allow registries on this machine's loopback addresses, for tests and laptops
+    #[arg(long, env = "POLICY_OPERATOR_ALLOW_LOOPBACK", action = ArgAction::SetTrue)]
+    pub allow_loopback: bool,
+}
+
+/// Flags about logs.
+#[derive(Args, Debug)]
+pub struct LogArguments {
+    /// Format of the log on standard error
+    #[arg(long, env = "POLICY_OPERATOR_LOG_FORMAT", value_enum, default_value = "text")]
+    pub log_format: LogFormat,
+
+    /// What is logged: error, warn, info, debug, trace, or a filter such as 'info,policy_operator=debug'
+    #[arg(long, env = "POLICY_OPERATOR_LOG_LEVEL", value_name = "FILTER", default_value = "info")]
+    pub log_level: String,
+}
+
+/// Flags of `render`.
+#[derive(Args, Debug)]
+pub struct RenderArguments {
+    /// Manifest files with PolicyImages and the Secrets, ConfigMaps and ServiceAccounts they name; '-' is standard input
+    #[arg(short, long = "file", value_name = "FILE", required = true, num_args = 1..)]
+    pub files: Vec<PathBuf>,
+
+    /// Print each PolicyImage with the status it would have, too
+    #[arg(long)]
+    pub status: bool,
+
+    /// Namespace of objects that name none
+    #[arg(short, long, value_name = "NAME", default_value = "default")]
+    pub namespace: String,
+
+    /// Where and how registries are reached.
+    #[command(flatten)]
+    pub registry: RegistryArguments,
+
+    /// Refuse objects that have no spec.verify
+    #[arg(long, env = "POLICY_OPERATOR_REQUIRE_VERIFICATION", action = ArgAction::SetTrue)]
+    pub require_verification: bool,
+
+    /// How logs are written.
+    #[command(flatten)]
+    pub log: LogArguments,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_of_run_has_an_environment_variable() {
+        let command = Arguments::command();
+        let run = command.find_subcommand("run").unwrap();
+        for argument in run.get_arguments().filter(|argument| argument.get_id() != "help") {
+            let long = argument.get_long().unwrap();
+            let expected = format!("POLICY_OPERATOR_{}", long.to_uppercase().replace('-', "_"));
+            assert_eq!(argument.get_env().and_then(|name| name.to_str()), Some(expected.as_str()), "--{long}");
+        }
+    }
+}

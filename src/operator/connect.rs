@@ -1,0 +1,78 @@
+//! The way to the API server.
+
+#![expect(clippy::disallowed_methods, reason = "where the API server is, is said by the environment")]
+
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::path::Path;
+
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube::{Client, Config};
+
+/// Why there is no way to the API server.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The file given by `--kubeconfig`.
+    #[error("kubeconfig '{file}' cannot be used")]
+    ReadKubeconfig {
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        source: KubeconfigError,
+    },
+    /// Neither a service account nor a kubeconfig.
+    #[error("no cluster: run in a pod, set KUBECONFIG, or give '--kubeconfig'")]
+    Infer(#[source] Box<kube::config::InferConfigError>),
+    /// TLS or proxy settings.
+    #[error("the client for the API server cannot be made")]
+    Client(#[source] Box<kube::Error>),
+}
+
+/// The configuration: of the given file, else of the pod's service account, else of the file that `KUBECONFIG` names.
+///
+/// # Errors
+/// [`ConnectError`].
+pub async fn config(kubeconfig: Option<&Path>) -> Result<Config, ConnectError> {
+    let Some(file) = kubeconfig else {
+        // In a pod the service account comes first: a stray KUBECONFIG must not send the operator elsewhere.
+        return match Config::incluster() {
+            Ok(config) => Ok(config),
+            Err(_) => Config::infer().await.map_err(|error| ConnectError::Infer(Box::new(error))),
+        };
+    };
+    let failed = |source| ConnectError::ReadKubeconfig { file: file.display().to_string(), source };
+    let kubeconfig = Kubeconfig::read_from(file).map_err(failed)?;
+    Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(failed)
+}
+
+/// A client.
+///
+/// # Errors
+/// [`ConnectError::Client`].
+pub fn client(config: Config) -> Result<Client, ConnectError> {
+    Client::try_from(config).map_err(|error| ConnectError::Client(Box::new(error)))
+}
+
+/// The API server's own addresses, which no registry may lead to. Empty where its name does not resolve: then there is
+/// no API server to protect either.
+pub async fn addresses(config: &Config) -> Vec<SocketAddr> {
+    let Some(host) = config.cluster_url.host().map(|host| host.trim_matches(['[', ']']).to_owned()) else {
+        return Vec::new();
+    };
+    let port = config.cluster_url.port_u16().unwrap_or(443);
+    let resolved = tokio::task::spawn_blocking(move || (host, port).to_socket_addrs().map(Vec::from_iter)).await;
+    resolved.ok().and_then(Result::ok).unwrap_or_default()
+}
+
+/// Whether the process is outside of a pod, so that its configuration's namespace is a person's and not its own.
+#[must_use]
+pub fn is_outside(kubeconfig: Option<&Path>) -> bool {
+    kubeconfig.is_some() || std::env::var_os("KUBERNETES_SERVICE_HOST").is_none()
+}
+
+/// The pod's name in a pod, the machine's elsewhere.
+#[must_use]
+pub fn host_name() -> String {
+    let from_environment = std::env::var("POD_NAME").or_else(|_| std::env::var("HOSTNAME")).ok();
+    let from_system = || std::fs::read_to_string("/proc/sys/kernel/hostname").ok().map(|name| name.trim().to_owned());
+    from_environment.or_else(from_system).filter(|name| !name.is_empty()).unwrap_or_else(|| "policy-operator".to_owned())
+}

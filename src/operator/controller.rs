@@ -1,0 +1,248 @@
+//! Watches, and the loop that turns their events into runs.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::{FutureExt as _, Stream, StreamExt as _, TryStreamExt as _};
+use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::jiff::Timestamp;
+use kube::core::PartialObjectMeta;
+use kube::runtime::controller::{Action, Config as ControllerConfig};
+use kube::runtime::reflector::{self, Store};
+use kube::runtime::watcher::{self, Event as WatchEvent};
+use kube::runtime::{Controller, PredicateConfig, WatchStreamExt as _, watcher as watch};
+use kube::{Api, Client, ResourceExt as _};
+
+use super::api::spec::PolicyImage;
+use super::api::{FIELD_MANAGER, MANAGED_BY_LABEL};
+use super::context::{ConfigMaps, Context, watched};
+use super::kube_error::describe;
+use super::metrics::{self, Run};
+use super::reconcile::memory::Recollection;
+use super::reconcile::outcome::{Failure, Outcome, StepError, Success};
+use super::reconcile::schedule::{self, tolerated_age};
+use super::reconcile::{self, changed, status, validate};
+use super::report;
+use crate::domain::source::Selection;
+use crate::pipeline::failure::{Classify as _, Reason, chain};
+use crate::pipeline::ports::Registry;
+use crate::pipeline::shared::FAILURE_SHARED_FOR;
+
+/// How soon an object whose status could not be written is run again.
+const STATUS_RETRY: Duration = Duration::from_secs(1);
+
+/// The two watches of one controller, filled by [`run`].
+pub struct Watches {
+    namespace: Option<String>,
+    policy_images: (Store<PolicyImage>, reflector::store::Writer<PolicyImage>),
+    config_maps: (ConfigMaps, reflector::store::Writer<PartialObjectMeta<ConfigMap>>),
+}
+
+impl Watches {
+    /// Watches of one namespace, or of all.
+    #[must_use]
+    pub fn new(namespace: Option<String>) -> Self {
+        Self { namespace, policy_images: reflector::store(), config_maps: reflector::store() }
+    }
+
+    /// The objects, for readiness and metrics.
+    #[must_use]
+    pub fn policy_images(&self) -> Store<PolicyImage> {
+        self.policy_images.0.clone()
+    }
+}
+
+/// Runs objects until `shutdown`, then waits for the runs under way.
+pub async fn run<R: Registry>(
+    watches: Watches,
+    context: Arc<Context<R>>,
+    concurrency: u16,
+    shutdown: impl Future<Output = ()> + Send + Sync + 'static,
+) {
+    let Watches { namespace, policy_images: (store, writer), config_maps: (config_maps, config_map_writer) } = watches;
+    let forget = Arc::clone(&context);
+    let objects = api(&context.client, namespace.as_deref());
+    let triggers = watch(objects, watcher::Config::default())
+        .default_backoff()
+        .modify(|object: &mut PolicyImage| object.managed_fields_mut().clear())
+        .reflect(writer)
+        .inspect_ok(move |event| forget_deleted(&forget, event))
+        .applied_objects()
+        .predicate_filter(worth_a_run, PredicateConfig::default());
+    let owned = owned_config_maps(&context, namespace.as_deref(), config_map_writer);
+    let reconciler = move |object: Arc<PolicyImage>, context: Arc<Context<R>>| {
+        let config_maps = config_maps.clone();
+        async move { Ok::<_, Infallible>(reconcile_one(&object, &context, &config_maps).await) }
+    };
+    Controller::for_stream(triggers, store)
+        .owns_stream(owned)
+        .with_config(ControllerConfig::default().concurrency(concurrency))
+        .graceful_shutdown_on(shutdown)
+        .run(reconciler, |_, _: &Infallible, _| Action::await_change(), context)
+        .for_each(async |result| {
+            if let Err(error) = result {
+                tracing::debug!(error = chain(&error), "a trigger came to nothing");
+            }
+        })
+        .await;
+}
+
+fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
+where
+    K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
+{
+    match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
+
+/// A change of the spec or of the annotation that asks for a run. Our own status patches change neither.
+fn worth_a_run(object: &PolicyImage) -> Option<u64> {
+    let mut hasher = DefaultHasher::new();
+    (&object.metadata.uid, object.metadata.generation, status::requested_at(object)).hash(&mut hasher);
+    Some(hasher.finish())
+}
+
+fn forget_deleted<R>(context: &Context<R>, event: &WatchEvent<PolicyImage>) {
+    if let WatchEvent::Delete(object) = event {
+        let namespace = object.namespace().unwrap_or_default();
+        context.memory.forget(&namespace, &object.name_any(), &object.uid().unwrap_or_default());
+    }
+}
+
+/// ConfigMaps that somebody else changed or deleted. What we wrote ourselves is passed over.
+fn owned_config_maps<R: Registry>(
+    context: &Arc<Context<R>>,
+    namespace: Option<&str>,
+    writer: reflector::store::Writer<PartialObjectMeta<ConfigMap>>,
+) -> impl Stream<Item = Result<PartialObjectMeta<ConfigMap>, watcher::Error>> + use<R> {
+    let api: Api<PartialObjectMeta<ConfigMap>> = api(&context.client, namespace);
+    let selector = format!("{MANAGED_BY_LABEL}={FIELD_MANAGER}");
+    let context = Arc::clone(context);
+    watch(api, watcher::Config::default().labels(&selector))
+        .default_backoff()
+        .modify(|object| object.managed_fields_mut().clear())
+        .reflect(writer)
+        .touched_objects()
+        .try_filter(move |object| {
+            let ours = object.metadata.owner_references.iter().flatten().any(|owner| {
+                context.memory.wrote(&object.namespace().unwrap_or_default(), &owner.name, &object.metadata)
+            });
+            std::future::ready(!ours)
+        })
+}
+
+/// One run and everything around it: a slot, the deadline, a net for panics, status, event, metrics, the next run.
+async fn reconcile_one<R: Registry>(object: &PolicyImage, context: &Arc<Context<R>>, config_maps: &ConfigMaps) -> Action {
+    let Ok(_slot) = context.slots.acquire().await else { return Action::await_change() };
+    if object.metadata.deletion_timestamp.is_some() || !context.may_write() {
+        return Action::await_change();
+    }
+    let measured = context.metrics.run();
+    let (namespace, name, uid) =
+        (object.namespace().unwrap_or_default(), object.name_any(), object.uid().unwrap_or_default());
+    let mut recollection = context.memory.recall(&namespace, &name, &uid);
+    let interval = validate::interval(&object.spec).unwrap_or(Duration::from_mins(5));
+    let outcome = if object.spec.suspend {
+        Outcome::Suspended
+    } else {
+        let age = if recollection.failures > 0 || changed(object) { FAILURE_SHARED_FOR } else { tolerated_age(interval) };
+        let not_before = (Instant::now() - age).max(recollection.recheck.unwrap_or(Instant::now() - age));
+        bounded(object, context, config_maps, &mut recollection, not_before).await
+    };
+    recollection.failures = if matches!(outcome, Outcome::Failure(_)) { recollection.failures + 1 } else { 0 };
+    log(&namespace, &name, &outcome);
+    let recheck = recollection.recheck.is_some();
+    let next = schedule::delay(&outcome, interval, recollection.failures, recheck, fastrand::f64());
+    context.memory.keep(&namespace, &name, recollection);
+    let written = report(object, context, &outcome).await;
+    count(measured, &outcome);
+    if written { next.map_or_else(Action::await_change, Action::requeue) } else { Action::requeue(STATUS_RETRY) }
+}
+
+/// Steps 1 to 7 within the deadline. A panic ends this run and nothing else.
+async fn bounded<R: Registry>(
+    object: &PolicyImage,
+    context: &Context<R>,
+    config_maps: &ConfigMaps,
+    recollection: &mut Recollection,
+    not_before: Instant,
+) -> Outcome {
+    let watched = validate::target(object).ok().and_then(|target| watched(config_maps, &target.namespace, &target.name));
+    let deadline = validate::timeout(&object.spec).unwrap_or(validate::DEFAULT_TIMEOUT);
+    let run = async {
+        let Context { client, objects, pipeline, rules, .. } = context;
+        let started = Instant::now();
+        let proved = reconcile::prove(object, objects, pipeline, *rules, not_before).await?;
+        // An answer from before this run may miss the push that made somebody ask for the run.
+        let followed = !matches!(proved.plan.source.selection(), Selection::Digest(_));
+        let older = followed && proved.asked < started && changed(object);
+        recollection.recheck = older.then_some(started);
+        reconcile::settle(object, client, pipeline, &proved, recollection, watched.as_ref()).await
+    };
+    let run = AssertUnwindSafe(run).catch_unwind();
+    match tokio::time::timeout(deadline, run).await {
+        Ok(Ok(Ok(success))) => Outcome::Success(Box::<Success>::new(success)),
+        Ok(Ok(Err(failure))) => Outcome::Failure(failure),
+        Ok(Err(_)) => {
+            context.metrics.panicked();
+            Outcome::Failure(Failure::from(StepError::Panic))
+        }
+        Err(_) => Outcome::Failure(Failure::from(StepError::PassDeadline(deadline))),
+    }
+}
+
+/// Step 8. False where the status could not be written and must be tried again.
+async fn report<R>(object: &PolicyImage, context: &Context<R>, outcome: &Outcome) -> bool {
+    if !context.may_write() {
+        return true;
+    }
+    let new = status::next(object, outcome, Timestamp::now());
+    match report::patch_status(&context.client, object, &new).await {
+        Ok(_) => {
+            if let Some(event) = report::event(object, &new) {
+                report::publish(&context.recorder, object, &event).await;
+            }
+            true
+        }
+        // Deleted meanwhile: there is nobody left to tell.
+        Err(kube::Error::Api(status)) if status.code == 404 => true,
+        // Changed meanwhile: the run that follows speaks about the newer version.
+        Err(kube::Error::Api(status)) if status.code == 409 => false,
+        Err(error) => {
+            tracing::warn!(error = describe(&error), object = object.name_any(), "the status was not written");
+            false
+        }
+    }
+}
+
+fn log(namespace: &str, name: &str, outcome: &Outcome) {
+    match outcome {
+        Outcome::Suspended => tracing::debug!(namespace, name, "suspended"),
+        Outcome::Success(success) => {
+            let (digest, delivered) = (success.revision.digest, success.bundle.is_some());
+            if delivered {
+                tracing::info!(namespace, name, %digest, "delivered");
+            } else {
+                tracing::debug!(namespace, name, %digest, "unchanged");
+            }
+        }
+        Outcome::Failure(failure) => {
+            let (reason, error) = (failure.error.reason().as_str(), chain(&failure.error));
+            tracing::warn!(namespace, name, reason, error, "not reconciled");
+        }
+    }
+}
+
+fn count(measured: Run, outcome: &Outcome) {
+    match outcome {
+        Outcome::Suspended => measured.ended(Reason::Suspended, metrics::Outcome::Success),
+        Outcome::Success(_) => measured.ended(Reason::Succeeded, metrics::Outcome::Success),
+        Outcome::Failure(failure) => measured.ended(failure.error.reason(), failure.error.disposition().into()),
+    }
+}

@@ -1,0 +1,53 @@
+//! What the API server's refusals mean to us.
+
+use crate::pipeline::failure::{Classify, Disposition, Reason};
+
+/// Most characters of an API server's message that are repeated.
+const MESSAGE_LIMIT: usize = 300;
+
+/// A call to the API server that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("the API server did not {action}: {}", describe(source))]
+pub struct KubeError {
+    /// What was asked, as in "apply ConfigMap 'x'".
+    pub action: String,
+    /// The answer.
+    pub source: Box<kube::Error>,
+}
+
+impl KubeError {
+    /// Wraps an answer.
+    pub fn new(action: impl Into<String>, source: kube::Error) -> Self {
+        Self { action: action.into(), source: Box::new(source) }
+    }
+
+    /// The HTTP status, where there was an answer.
+    #[must_use]
+    pub fn code(&self) -> Option<u16> {
+        match &*self.source {
+            kube::Error::Api(status) => Some(status.code),
+            _ => None,
+        }
+    }
+}
+
+impl Classify for KubeError {
+    fn reason(&self) -> Reason {
+        // 422: the object that the spec asks for is not valid, for example a label.
+        if self.code() == Some(422) { Reason::InvalidSpec } else { Reason::KubernetesApiFailed }
+    }
+
+    fn disposition(&self) -> Disposition {
+        if self.code() == Some(422) { Disposition::Stalled } else { Disposition::Retry }
+    }
+}
+
+/// One line about an error of the client, without URLs.
+#[must_use]
+pub fn describe(error: &kube::Error) -> String {
+    let text = match error {
+        kube::Error::Api(status) => format!("{} {}: {}", status.code, status.reason, status.message),
+        other => crate::pipeline::failure::chain(other),
+    };
+    text.chars().take(MESSAGE_LIMIT).collect()
+}

@@ -1,0 +1,310 @@
+//! What Prometheus is told.
+//!
+//! Names and labels are API: users alert on them. Every label value comes from an enum, so that no image, tenant or
+//! error text can make the number of series grow; a test holds each family to [`MAX_SERIES`].
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant};
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::pipeline::failure::{Disposition, Reason};
+
+mod process;
+#[cfg(test)]
+mod tests;
+
+/// No family has more series than this, buckets counted.
+pub const MAX_SERIES: usize = 40;
+
+/// Upper bounds in seconds. A run that finds nothing new takes milliseconds, one that downloads takes seconds, and
+/// none takes longer than the default `spec.timeout` of a minute. Seven, so that four results stay in `MAX_SERIES`.
+const DURATION_BUCKETS: [f64; 7] = [0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0];
+
+/// A label set of fixed names and fixed values.
+type Labels<const N: usize> = [(&'static str, &'static str); N];
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The object is as its spec says.
+    Success,
+    /// Only a change helps.
+    Stalled,
+    /// It failed and is tried again.
+    Retry,
+    /// The other side asked to come back later.
+    Wait,
+}
+
+impl Outcome {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Stalled => "stalled",
+            Self::Retry => "retry",
+            Self::Wait => "wait",
+        }
+    }
+}
+
+impl From<Disposition> for Outcome {
+    fn from(disposition: Disposition) -> Self {
+        match disposition {
+            Disposition::Stalled => Self::Stalled,
+            Disposition::Retry => Self::Retry,
+            Disposition::WaitFor(_) => Self::Wait,
+        }
+    }
+}
+
+/// What a registry was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RegistryRequest {
+    /// A token, from the server that the registry names.
+    Token,
+    /// A manifest or index, or only its digest.
+    Manifest,
+    /// A blob.
+    Blob,
+    /// A page of the list of tags.
+    Tags,
+    /// A page of the list of referrers.
+    Referrers,
+}
+
+impl RegistryRequest {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Token => "token",
+            Self::Manifest => "manifest",
+            Self::Blob => "blob",
+            Self::Tags => "tags",
+            Self::Referrers => "referrers",
+        }
+    }
+}
+
+/// The status codes that people look for by themselves, and classes for the rest.
+const fn code_label(status: Option<u16>) -> &'static str {
+    match status {
+        None => "error",
+        Some(401) => "401",
+        Some(404) => "404",
+        Some(429) => "429",
+        Some(..=299) => "2xx",
+        Some(300..=399) => "3xx",
+        Some(400..=499) => "4xx",
+        Some(500..) => "5xx",
+    }
+}
+
+/// What is kept so that it need not be fetched or computed again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cache {
+    /// Tags and version ranges to digests.
+    Resolution,
+    /// Proofs of signatures.
+    Verification,
+    /// Bundles by digest.
+    Bundle,
+}
+
+impl Cache {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Resolution => "resolution",
+            Self::Verification => "verification",
+            Self::Bundle => "bundle",
+        }
+    }
+}
+
+/// The metrics of one process. Shared by reference counting; every method is cheap and never waits for a scrape.
+pub struct Metrics {
+    registry: Registry,
+    reconciles: Family<Labels<1>, Counter>,
+    durations: Family<Labels<1>, Histogram, fn() -> Histogram>,
+    in_flight: Gauge,
+    panics: Counter,
+    registry_requests: Family<Labels<2>, Counter>,
+    bundle_bytes: Counter,
+    cache_requests: Family<Labels<2>, Counter>,
+    leader: Gauge,
+    policy_images: Family<Labels<1>, Gauge<u64, AtomicU64>>,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// All metrics at zero.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut metrics = Self {
+            registry: Registry::default(),
+            reconciles: Family::default(),
+            durations: Family::new_with_constructor(|| Histogram::new(DURATION_BUCKETS)),
+            in_flight: Gauge::default(),
+            panics: Counter::default(),
+            registry_requests: Family::default(),
+            bundle_bytes: Counter::default(),
+            cache_requests: Family::default(),
+            leader: Gauge::default(),
+            policy_images: Family::default(),
+        };
+        metrics.register();
+        metrics
+    }
+
+    /// The registry adds `_total` and `_info`, the unit and the full stop.
+    fn register(&mut self) {
+        self.registry.register_collector(Box::new(process::Process));
+        let own = self.registry.sub_registry_with_prefix("policy_operator");
+        let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        own.register("build", "The version of the program", build);
+        own.register(
+            "reconcile",
+            "Runs, by the reason of the Ready condition they ended with",
+            self.reconciles.clone(),
+        );
+        let help = "How long runs took, by result";
+        own.register_with_unit("reconcile_duration", help, Unit::Seconds, self.durations.clone());
+        own.register("reconciles_in_flight", "Runs under way", self.in_flight.clone());
+        own.register("panics", "Runs that ended in a panic, each a bug", self.panics.clone());
+        let help = "Requests to registries, by type and status; the code 'error' means no answer";
+        own.register("registry_requests", help, self.registry_requests.clone());
+        own.register_with_unit(
+            "bundle",
+            "Bundle bytes downloaded",
+            Unit::Bytes,
+            self.bundle_bytes.clone(),
+        );
+        own.register(
+            "cache_requests",
+            "Questions to caches, by cache and result",
+            self.cache_requests.clone(),
+        );
+        own.register(
+            "leader",
+            "1 where this replica leads, 0 where it waits",
+            self.leader.clone(),
+        );
+        own.register(
+            "policyimages",
+            "PolicyImage objects, by readiness",
+            self.policy_images.clone(),
+        );
+    }
+
+    /// Counts one run.
+    pub fn reconciled(&self, reason: Reason, outcome: Outcome, duration: Duration) {
+        self.reconciles.get_or_create(&[("reason", reason.as_str())]).inc();
+        self.durations
+            .get_or_create(&[("result", outcome.label())])
+            .observe(duration.as_secs_f64());
+    }
+
+    /// Starts to measure one run.
+    pub fn run(self: &Arc<Self>) -> Run {
+        self.in_flight.inc();
+        Run {
+            metrics: Arc::clone(self),
+            started: Instant::now(),
+            ending: (Reason::Internal, Outcome::Retry),
+        }
+    }
+
+    /// Counts a run that panicked.
+    pub fn panicked(&self) {
+        self.panics.inc();
+    }
+
+    /// Counts a request to a registry; no status where no answer came.
+    pub fn registry_request(&self, request: RegistryRequest, status: Option<u16>) {
+        let labels = [("type", request.label()), ("code", code_label(status))];
+        self.registry_requests.get_or_create(&labels).inc();
+    }
+
+    /// Counts bytes of bundles that came over the network.
+    pub fn bundle_downloaded(&self, bytes: u64) {
+        self.bundle_bytes.inc_by(bytes);
+    }
+
+    /// Counts a question that a cache could answer.
+    pub fn cache_hit(&self, cache: Cache) {
+        self.cache_requests
+            .get_or_create(&[("cache", cache.label()), ("result", "hit")])
+            .inc();
+    }
+
+    /// Counts a question that a cache could not answer.
+    pub fn cache_miss(&self, cache: Cache) {
+        self.cache_requests
+            .get_or_create(&[("cache", cache.label()), ("result", "miss")])
+            .inc();
+    }
+
+    /// Says whether this replica leads.
+    pub fn leads(&self, leads: bool) {
+        self.leader.set(i64::from(leads));
+    }
+
+    /// Says how many objects there are.
+    pub fn policy_images(&self, ready: u64, not_ready: u64) {
+        self.policy_images.get_or_create(&[("ready", "true")]).set(ready);
+        self.policy_images.get_or_create(&[("ready", "false")]).set(not_ready);
+    }
+
+    /// Everything in the OpenMetrics text format.
+    ///
+    /// # Errors
+    /// [`fmt::Error`], which a `String` never gives.
+    pub fn encode(&self) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+/// A run being measured. It is counted when this is dropped, so no way out of the run is forgotten: one that sets no
+/// ending (cancelled at the deadline, or a panic) counts as `Internal`.
+#[derive(Debug)]
+#[must_use = "the run ends when this is dropped"]
+pub struct Run {
+    metrics: Arc<Metrics>,
+    started: Instant,
+    ending: (Reason, Outcome),
+}
+
+impl Run {
+    /// Says how the run ended.
+    pub fn ended(mut self, reason: Reason, outcome: Outcome) {
+        self.ending = (reason, outcome);
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        let (reason, outcome) = self.ending;
+        self.metrics.in_flight.dec();
+        self.metrics.reconciled(reason, outcome, self.started.elapsed());
+    }
+}

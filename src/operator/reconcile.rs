@@ -1,0 +1,113 @@
+//! One run over one object: a story of eight steps, each in a file of its own.
+//!
+//! ```text
+//! 1 dereference  kube       PolicyImage                -> References
+//! 2 validate     pure       PolicyImage + References   -> Plan         the last place where the spec can be wrong
+//! 3 resolve      pipeline   Plan.source                -> Revision     asked once; never the tag again
+//! 4 verify       pipeline   Revision + TrustPolicy     -> Verified<Revision>   before one byte of content is fetched
+//! 5 observe      kube       Plan.target                -> Observed     what is there, and whether it is ours
+//! 6 decide       pure       all of it                  -> Work         often nothing
+//! 7 acquire      pipeline   Verified<Revision>         -> Verified<Bundle>     bound by digest, so the proof holds
+//!   deliver      kube       Verified<Bundle> + target  -> the ConfigMap
+//! 8 status       pure       old status + outcome       -> new status   always runs; one patch, none if unchanged
+//! ```
+//!
+//! Steps return errors and never touch conditions; `status` alone knows conditions and cannot do anything.
+
+pub mod decide;
+pub mod deliver;
+pub mod dereference;
+pub mod memory;
+pub mod observe;
+pub mod outcome;
+pub mod schedule;
+pub mod status;
+pub mod validate;
+
+use std::time::Instant;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Client;
+
+use crate::domain::revision::Revision;
+use crate::domain::trust::Verified;
+use crate::operator::api::spec::PolicyImage;
+use crate::pipeline::Pipeline;
+use crate::pipeline::ports::Registry;
+use decide::Work;
+use dereference::ObjectReader;
+use memory::{Delivered, Recollection};
+use outcome::{Failure, StepError, Success};
+use validate::{Plan, Rules};
+
+/// What steps 1 to 4 found out.
+#[derive(Debug)]
+pub struct Proved {
+    /// What the run sets out to do.
+    pub plan: Plan,
+    /// What the source resolved to.
+    pub revision: Revision,
+    /// The same, with the proof.
+    pub verified: Verified<Revision>,
+    /// When the registry was asked; others may have asked before this run began.
+    pub asked: Instant,
+}
+
+/// Steps 1 to 4, which need no cluster: `render` does the same.
+///
+/// # Errors
+/// The error of the step that failed.
+pub async fn prove<R: Registry, O: ObjectReader>(
+    object: &PolicyImage,
+    objects: &O,
+    pipeline: &Pipeline<R>,
+    rules: Rules,
+    not_before: Instant,
+) -> Result<Proved, StepError> {
+    let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
+    let references = dereference::dereference(objects, namespace, &object.spec).await?;
+    let plan = validate::validate(object, &references, rules)?;
+    let answer = pipeline.resolve(&plan.source, &plan.access, not_before).await;
+    let revision = answer.outcome?;
+    let verified = pipeline.verify(&revision, &plan.trust, &plan.access).await?;
+    Ok(Proved { plan, revision, verified, asked: answer.started })
+}
+
+/// Steps 5 to 7: brings the target to what was proved.
+///
+/// # Errors
+/// The error of the step that failed, with the proof.
+pub async fn settle<R: Registry>(
+    object: &PolicyImage,
+    client: &Client,
+    pipeline: &Pipeline<R>,
+    proved: &Proved,
+    recollection: &mut Recollection,
+    watched: Option<&ObjectMeta>,
+) -> Result<Success, Failure> {
+    let Proved { plan, revision, verified, .. } = proved;
+    let failed = |error: StepError| Failure { error, proof: Some(verified.proof().clone()) };
+    let (status, generation) = (object.status.as_ref(), object.metadata.generation);
+    let observed = observe::observe(client, &plan.target, recollection.delivered.as_ref(), watched).await;
+    let observed = observed.map_err(|error| failed(error.into()))?;
+    let (existing, bundle) = match decide::decide(plan, verified, generation, status, &observed) {
+        Work::Nothing => (observed.into_existing(), None),
+        Work::Deliver => {
+            let acquired = pipeline.acquire(verified, &plan.access).await.map_err(|error| failed(error.into()))?;
+            let delivered = deliver::deliver(client, plan, revision, &acquired.bundle, &observed, status).await;
+            (Some(delivered.map_err(|error| failed(error.into()))?), Some(acquired.news()))
+        }
+    };
+    recollection.delivered = existing.map(|existing| Delivered::at(&plan.target, existing));
+    Ok(Success::new(proved, bundle))
+}
+
+/// Whether somebody asked for this run: by changing the spec, or by the annotation.
+#[must_use]
+pub fn changed(object: &PolicyImage) -> bool {
+    let status = object.status.as_ref();
+    status.and_then(|status| status.observed_generation) != object.metadata.generation
+        || status::requested_at(object).is_some_and(|requested| {
+            status.and_then(|status| status.last_handled_reconcile_at.as_ref()) != Some(&requested)
+        })
+}

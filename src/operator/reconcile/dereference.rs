@@ -1,0 +1,247 @@
+//! Step 1: fetches what the spec names.
+//!
+//! Everything is read in the object's own namespace and by name: no reference has a namespace, and no Secret is ever
+//! listed or watched.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{ConfigMap, Secret, ServiceAccount};
+
+use crate::operator::api::spec::{AuthorityCertificates, KeyReference, KeySource, PolicyImageSpec};
+use crate::pipeline::failure::{Classify, Disposition, Reason};
+
+/// Most bytes that are read from one key.
+pub const MAX_VALUE_BYTES: usize = 1 << 20;
+
+/// How soon an absent reference is looked for again.
+const ABSENT_RETRY: Duration = Duration::from_secs(30);
+
+/// Where named objects are read: an API server, or the files given to `render`.
+pub trait ObjectReader: Send + Sync {
+    /// A Secret, if it exists.
+    fn secret(&self, namespace: &str, name: &str) -> impl Future<Output = Result<Option<Secret>, ReadError>> + Send;
+    /// A ConfigMap, if it exists.
+    fn config_map(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> impl Future<Output = Result<Option<ConfigMap>, ReadError>> + Send;
+    /// A ServiceAccount, if it exists.
+    fn service_account(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> impl Future<Output = Result<Option<ServiceAccount>, ReadError>> + Send;
+}
+
+/// Why an object could not be read: the API server said so.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{message}")]
+pub struct ReadError {
+    /// What the API server said, without a response body.
+    pub message: String,
+    /// Whether it refused, which only a change of permissions helps.
+    pub forbidden: bool,
+}
+
+/// The values that the spec refers to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct References {
+    /// `.dockerconfigjson` of each pull secret, in order, with the Secret's name.
+    pub pull_secrets: Vec<(String, Vec<u8>)>,
+    /// The PEM text of `tls.caRef`.
+    pub authority_certificates: Option<String>,
+    /// `tls.crt` and `tls.key` of `tls.certSecretRef`.
+    pub client_certificate: Option<(String, String)>,
+    /// The PEM text of each authority's keys, by the authority's name.
+    pub keys: BTreeMap<String, String>,
+}
+
+/// Why something that the spec names cannot be used.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum DereferenceError {
+    /// It is not there.
+    #[error("{kind} '{name}' does not exist in this namespace; '{field}' names it")]
+    FindObject {
+        /// Secret, ConfigMap or ServiceAccount.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+        /// The field that names it.
+        field: &'static str,
+    },
+    /// It has no such key.
+    #[error("{kind} '{name}' has no key '{key}'; '{field}' names it")]
+    FindKey {
+        /// Secret or ConfigMap.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+        /// The key.
+        key: String,
+        /// The field that names it.
+        field: &'static str,
+    },
+    /// The value is not text, or too large.
+    #[error("key '{key}' of {kind} '{name}' is not UTF-8 text of at most 1 MiB")]
+    ReadText {
+        /// Secret or ConfigMap.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+        /// The key.
+        key: String,
+    },
+    /// It could not be read.
+    #[error("{kind} '{name}' cannot be read: {source}")]
+    Read {
+        /// Secret, ConfigMap or ServiceAccount.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+        /// What the API server said.
+        source: ReadError,
+    },
+}
+
+impl Classify for DereferenceError {
+    fn reason(&self) -> Reason {
+        match self {
+            Self::FindObject { .. } | Self::FindKey { .. } => Reason::ReferenceNotFound,
+            Self::ReadText { .. } => Reason::ReferenceInvalid,
+            Self::Read { .. } => Reason::KubernetesApiFailed,
+        }
+    }
+
+    fn disposition(&self) -> Disposition {
+        match self {
+            Self::FindObject { .. } | Self::FindKey { .. } => Disposition::WaitFor(ABSENT_RETRY),
+            Self::ReadText { .. } => Disposition::Stalled,
+            Self::Read { source, .. } if source.forbidden => Disposition::Stalled,
+            Self::Read { .. } => Disposition::Retry,
+        }
+    }
+}
+
+/// Fetches everything that `spec` names, in `namespace`.
+///
+/// # Errors
+/// [`DereferenceError`] for the first thing that cannot be used.
+pub async fn dereference<O: ObjectReader>(
+    objects: &O,
+    namespace: &str,
+    spec: &PolicyImageSpec,
+) -> Result<References, DereferenceError> {
+    let reader = Reader { objects, namespace };
+    let mut references = References { pull_secrets: reader.pull_secrets(spec).await?, ..References::default() };
+    if let Some(tls) = &spec.tls {
+        if let Some(AuthorityCertificates { secret_ref, config_map_ref }) = &tls.ca_ref {
+            let text = reader.either(secret_ref.as_ref(), config_map_ref.as_ref(), "spec.tls.caRef").await?;
+            references.authority_certificates = text;
+        }
+        if let Some(certificate) = &tls.cert_secret_ref {
+            let field = "spec.tls.certSecretRef";
+            let name = &certificate.name;
+            let secret = reader.secret(name, field).await?;
+            let chain = secret_text(&secret, name, "tls.crt", field)?;
+            references.client_certificate = Some((chain, secret_text(&secret, name, "tls.key", field)?));
+        }
+    }
+    for authority in spec.verify.iter().flat_map(|verify| &verify.authorities) {
+        let KeySource { data, secret_ref, config_map_ref } = &authority.key;
+        let field = "spec.verify.authorities.key";
+        let text = match data {
+            Some(data) => Some(data.clone()),
+            None => reader.either(secret_ref.as_ref(), config_map_ref.as_ref(), field).await?,
+        };
+        references.keys.insert(authority.name.clone(), text.unwrap_or_default());
+    }
+    Ok(references)
+}
+
+struct Reader<'a, O> {
+    objects: &'a O,
+    namespace: &'a str,
+}
+
+impl<O: ObjectReader> Reader<'_, O> {
+    async fn pull_secrets(&self, spec: &PolicyImageSpec) -> Result<Vec<(String, Vec<u8>)>, DereferenceError> {
+        let mut named: Vec<(String, &'static str)> =
+            spec.image_pull_secrets.iter().map(|secret| (secret.name.clone(), "spec.imagePullSecrets")).collect();
+        if let Some(account) = &spec.service_account_name {
+            let field = "spec.serviceAccountName";
+            let found = self.objects.service_account(self.namespace, account).await;
+            let found = existing(found, "ServiceAccount", account, field)?;
+            named.extend(found.image_pull_secrets.into_iter().flatten().map(|secret| (secret.name, field)));
+        }
+        let mut values = Vec::with_capacity(named.len());
+        for (name, field) in named {
+            let secret = self.secret(&name, field).await?;
+            let value = secret_value(&secret, &name, ".dockerconfigjson", field)?;
+            values.push((name, value.to_vec()));
+        }
+        Ok(values)
+    }
+
+    async fn secret(&self, name: &str, field: &'static str) -> Result<Secret, DereferenceError> {
+        existing(self.objects.secret(self.namespace, name).await, "Secret", name, field)
+    }
+
+    async fn either(
+        &self,
+        secret: Option<&KeyReference>,
+        config_map: Option<&KeyReference>,
+        field: &'static str,
+    ) -> Result<Option<String>, DereferenceError> {
+        if let Some(KeyReference { name, key }) = secret {
+            let secret = self.secret(name, field).await?;
+            return secret_text(&secret, name, key, field).map(Some);
+        }
+        let Some(KeyReference { name, key }) = config_map else { return Ok(None) };
+        let kind = "ConfigMap";
+        let found = existing(self.objects.config_map(self.namespace, name).await, kind, name, field)?;
+        let missing = || DereferenceError::FindKey { kind, name: name.clone(), key: key.clone(), field };
+        let value = found.data.as_ref().and_then(|data| data.get(key)).ok_or_else(missing)?;
+        text(kind, name, key, value.as_bytes()).map(Some)
+    }
+}
+
+fn existing<T>(
+    found: Result<Option<T>, ReadError>,
+    kind: &'static str,
+    name: &str,
+    field: &'static str,
+) -> Result<T, DereferenceError> {
+    found
+        .map_err(|source| DereferenceError::Read { kind, name: name.to_owned(), source })?
+        .ok_or_else(|| DereferenceError::FindObject { kind, name: name.to_owned(), field })
+}
+
+fn secret_value<'a>(
+    secret: &'a Secret,
+    name: &str,
+    key: &str,
+    field: &'static str,
+) -> Result<&'a [u8], DereferenceError> {
+    let value = secret.data.as_ref().and_then(|data| data.get(key)).map(|value| value.0.as_slice());
+    // `stringData` is never returned by an API server; `render` reads manifests that have it.
+    let value = value.or_else(|| secret.string_data.as_ref().and_then(|data| data.get(key)).map(String::as_bytes));
+    value.ok_or_else(|| DereferenceError::FindKey {
+        kind: "Secret",
+        name: name.to_owned(),
+        key: key.to_owned(),
+        field,
+    })
+}
+
+fn secret_text(secret: &Secret, name: &str, key: &str, field: &'static str) -> Result<String, DereferenceError> {
+    text("Secret", name, key, secret_value(secret, name, key, field)?)
+}
+
+fn text(kind: &'static str, name: &str, key: &str, value: &[u8]) -> Result<String, DereferenceError> {
+    let unreadable = || DereferenceError::ReadText { kind, name: name.to_owned(), key: key.to_owned() };
+    let value = std::str::from_utf8(value).map_err(|_| unreadable())?;
+    if value.len() > MAX_VALUE_BYTES { Err(unreadable()) } else { Ok(value.to_owned()) }
+}

@@ -1,0 +1,96 @@
+//! What the operator remembers of each object between two runs. All of it can be lost: it saves work, never decides.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use super::observe::Existing;
+use super::validate::Target;
+
+/// The memory of one object.
+#[derive(Debug, Clone, Default)]
+pub struct Recollection {
+    /// The UID that the rest is about.
+    pub uid: String,
+    /// Failed runs since the last good one.
+    pub failures: u32,
+    /// The next run must not use an answer about the tag that is older than this.
+    pub recheck: Option<Instant>,
+    /// What was delivered last.
+    pub delivered: Option<Delivered>,
+}
+
+/// A ConfigMap as we left it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Delivered {
+    /// Its name.
+    pub name: String,
+    /// The key we wrote.
+    pub key: String,
+    /// What it was like.
+    pub existing: Existing,
+}
+
+impl Delivered {
+    /// What was just left at `target`.
+    #[must_use]
+    pub fn at(target: &Target, existing: Existing) -> Self {
+        Self { name: target.name.clone(), key: target.key.clone(), existing }
+    }
+
+    /// Whether `watched` is still the version that we left at `target`.
+    #[must_use]
+    pub fn is(&self, target: &Target, watched: &ObjectMeta) -> bool {
+        (&self.name, &self.key) == (&target.name, &target.key)
+            && watched.uid.as_ref() == Some(&self.existing.uid)
+            && watched.resource_version.as_ref() == Some(&self.existing.resource_version)
+    }
+}
+
+/// The memories of all objects, by namespace and name.
+#[derive(Debug, Default)]
+pub struct Memory(Mutex<HashMap<(String, String), Recollection>>);
+
+impl Memory {
+    /// What is remembered of an object; nothing if the name now belongs to another UID.
+    #[must_use]
+    pub fn recall(&self, namespace: &str, name: &str, uid: &str) -> Recollection {
+        let found = self.lock().get(&key(namespace, name)).filter(|recollection| recollection.uid == uid).cloned();
+        found.unwrap_or_else(|| Recollection { uid: uid.to_owned(), ..Recollection::default() })
+    }
+
+    /// Remembers.
+    pub fn keep(&self, namespace: &str, name: &str, recollection: Recollection) {
+        self.lock().insert(key(namespace, name), recollection);
+    }
+
+    /// Forgets an object that was deleted, unless its name has been taken over by another since.
+    pub fn forget(&self, namespace: &str, name: &str, uid: &str) {
+        let mut memories = self.lock();
+        if memories.get(&key(namespace, name)).is_some_and(|recollection| recollection.uid == uid) {
+            memories.remove(&key(namespace, name));
+        }
+    }
+
+    /// Whether a ConfigMap of this version is what we wrote for the object.
+    #[must_use]
+    pub fn wrote(&self, namespace: &str, name: &str, config_map: &ObjectMeta) -> bool {
+        let memories = self.lock();
+        let delivered = memories.get(&key(namespace, name)).and_then(|recollection| recollection.delivered.as_ref());
+        delivered.is_some_and(|delivered| {
+            Some(&delivered.name) == config_map.name.as_ref()
+                && config_map.resource_version.as_ref() == Some(&delivered.existing.resource_version)
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<(String, String), Recollection>> {
+        // A panic elsewhere leaves a map that is still whole: each change is one insert or remove.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn key(namespace: &str, name: &str) -> (String, String) {
+    (namespace.to_owned(), name.to_owned())
+}

@@ -1,0 +1,140 @@
+//! How a run ended.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Proved;
+use super::deliver::DeliverError;
+use super::dereference::DereferenceError;
+use super::observe::ObserveError;
+use super::validate::ValidateError;
+use crate::domain::bundle::BundleFacts;
+use crate::domain::revision::Revision;
+use crate::domain::source::Selection;
+use crate::domain::trust::Proof;
+use crate::pipeline::acquire::AcquireError;
+use crate::pipeline::failure::{Classify, Disposition, Reason};
+use crate::pipeline::resolve::ResolveError;
+use crate::pipeline::verify::VerifyError;
+
+/// The end of one run.
+#[derive(Debug)]
+pub enum Outcome {
+    /// `spec.suspend` is set; nothing was done.
+    Suspended,
+    /// The target holds what the spec asks for, proved as it asks.
+    Success(Box<Success>),
+    /// It does not, or could not be found out.
+    Failure(Failure),
+}
+
+/// A bundle that was delivered just now, and what its image says about it.
+pub type News = (Arc<BundleFacts>, Arc<BTreeMap<String, String>>);
+
+/// What a good run has to report.
+#[derive(Debug)]
+pub struct Success {
+    /// What the source resolved to.
+    pub revision: Revision,
+    /// The tag that a version range chose.
+    pub semver_tag: Option<String>,
+    /// Why it may be delivered.
+    pub proof: Proof,
+    /// The ConfigMap and its key.
+    pub target: (String, String),
+    /// The new bundle and its image's annotations; none where what is delivered has not changed.
+    pub bundle: Option<News>,
+}
+
+impl Success {
+    /// The report of a run that proved `proved`, and delivered `bundle` unless it was there already.
+    #[must_use]
+    pub fn new(proved: &Proved, bundle: Option<News>) -> Self {
+        let Proved { plan, revision, verified, .. } = proved;
+        let by_range = matches!(plan.source.selection(), Selection::Range(_));
+        Self {
+            revision: revision.clone(),
+            semver_tag: revision.tag.as_ref().filter(|_| by_range).map(ToString::to_string),
+            proof: verified.proof().clone(),
+            target: (plan.target.name.clone(), plan.target.key.clone()),
+            bundle,
+        }
+    }
+}
+
+/// What a bad run has to report.
+#[derive(Debug)]
+pub struct Failure {
+    /// What went wrong.
+    pub error: StepError,
+    /// The proof, where the run got as far as one.
+    pub proof: Option<Proof>,
+}
+
+impl From<StepError> for Failure {
+    fn from(error: StepError) -> Self {
+        Self { error, proof: None }
+    }
+}
+
+/// An error of one of the steps.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// Step 1.
+    #[error(transparent)]
+    Dereference(#[from] DereferenceError),
+    /// Step 2.
+    #[error(transparent)]
+    Validate(#[from] ValidateError),
+    /// Step 3.
+    #[error(transparent)]
+    Resolve(#[from] Arc<ResolveError>),
+    /// Step 5.
+    #[error(transparent)]
+    Verify(#[from] Arc<VerifyError>),
+    /// Step 4.
+    #[error(transparent)]
+    Observe(#[from] ObserveError),
+    /// Step 6.
+    #[error(transparent)]
+    Acquire(#[from] Arc<AcquireError>),
+    /// Step 7.
+    #[error(transparent)]
+    Deliver(#[from] DeliverError),
+    /// The deadline passed.
+    #[error("the run did not end within {}s; if the registry is slow, raise 'spec.timeout'", .0.as_secs())]
+    PassDeadline(Duration),
+    /// A fault of this program.
+    #[error("the operator failed in a way that it should not have; please report it with the operator's log")]
+    Panic,
+}
+
+impl Classify for StepError {
+    fn reason(&self) -> Reason {
+        match self {
+            Self::Dereference(error) => error.reason(),
+            Self::Validate(error) => error.reason(),
+            Self::Resolve(error) => error.reason(),
+            Self::Verify(error) => error.reason(),
+            Self::Observe(error) => error.reason(),
+            Self::Acquire(error) => error.reason(),
+            Self::Deliver(error) => error.reason(),
+            Self::PassDeadline(_) => Reason::DeadlineExceeded,
+            Self::Panic => Reason::Internal,
+        }
+    }
+
+    fn disposition(&self) -> Disposition {
+        match self {
+            Self::Dereference(error) => error.disposition(),
+            Self::Validate(error) => error.disposition(),
+            Self::Resolve(error) => error.disposition(),
+            Self::Verify(error) => error.disposition(),
+            Self::Observe(error) => error.disposition(),
+            Self::Acquire(error) => error.disposition(),
+            Self::Deliver(error) => error.disposition(),
+            Self::PassDeadline(_) | Self::Panic => Disposition::Retry,
+        }
+    }
+}

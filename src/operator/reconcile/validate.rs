@@ -1,0 +1,278 @@
+//! Step 2: turns a spec and the values it names into a [`Plan`]. After this step the spec cannot be wrong any more.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::dereference::References;
+use crate::domain::access::{Access, ClientCertificate, Keyring, KeyringError, Secret};
+use crate::domain::reference::{ImageReference, ReferenceError};
+use crate::domain::source::{Source, SourceError};
+use crate::domain::trust::{Authority, PublicKey, PublicKeyError, TrustPolicy, TrustPolicyError};
+use crate::operator::api::spec::{ConfigMapDelivery, PolicyImage, PolicyImageSpec, Verify};
+use crate::pipeline::failure::{Classify, Disposition, Reason};
+
+/// The run's deadline where none is written, unless the interval is shorter.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Namespaces in which nothing is delivered: what runs there runs the cluster.
+const SYSTEM_NAMESPACES: [&str; 3] = ["kube-system", "kube-public", "kube-node-lease"];
+
+/// What one run sets out to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// What to follow.
+    pub source: Source,
+    /// How to reach it.
+    pub access: Access,
+    /// What must be proved.
+    pub trust: TrustPolicy,
+    /// Where the bundle goes.
+    pub target: Target,
+    /// How often to look again.
+    pub interval: Duration,
+}
+
+/// A ConfigMap to deliver to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Namespace of the object and of the ConfigMap.
+    pub namespace: String,
+    /// Name of the ConfigMap.
+    pub name: String,
+    /// Key in its binaryData.
+    pub key: String,
+    /// Labels that the user asks for.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations that the user asks for.
+    pub annotations: BTreeMap<String, String>,
+    /// The object that will own it.
+    pub owner: Owner,
+}
+
+/// The identity of the PolicyImage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    /// Its name.
+    pub name: String,
+    /// Its UID: a later object of the same name is somebody else.
+    pub uid: String,
+}
+
+/// What the operator's administrator decided for all objects.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// Objects without `spec.verify` are refused.
+    pub require_verification: bool,
+}
+
+/// Why a spec cannot be carried out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ValidateError {
+    /// The object has no namespace, name or UID: not from an API server.
+    #[error("the object has no {0}")]
+    FindIdentity(&'static str),
+    /// `spec.image`.
+    #[error("spec.image: {0}")]
+    ParseImage(ReferenceError),
+    /// `spec.semver`.
+    #[error("spec.semver: {0}")]
+    ParseSource(SourceError),
+    /// `spec.interval` or `spec.timeout`.
+    #[error("{field} '{value}' is not a duration between {low} and {high}, such as '90s' or '1h30m'")]
+    ParseDuration {
+        /// The field.
+        field: &'static str,
+        /// What was written.
+        value: String,
+        /// The least that is allowed.
+        low: &'static str,
+        /// The most that is allowed.
+        high: &'static str,
+    },
+    /// `spec.timeout` is longer than `spec.interval`.
+    #[error("spec.timeout must not be longer than spec.interval")]
+    CompareTimeout,
+    /// `spec.tls` beside `spec.insecure`.
+    #[error("spec.insecure means plain HTTP, which uses no certificates; remove 'tls' or 'insecure'")]
+    CombineInsecure,
+    /// A pull secret is broken.
+    #[error("key '.dockerconfigjson' of Secret '{name}': {source}")]
+    ReadPullSecret {
+        /// The Secret.
+        name: String,
+        /// What is wrong with it.
+        source: KeyringError,
+    },
+    /// A key is broken.
+    #[error("the key of authority '{authority}': {source}")]
+    ReadKey {
+        /// The authority.
+        authority: String,
+        /// What is wrong with it.
+        source: PublicKeyError,
+    },
+    /// The authorities do not make a policy.
+    #[error("spec.verify: {0}")]
+    CombineAuthorities(TrustPolicyError),
+    /// The administrator demands `spec.verify`.
+    #[error("this operator delivers verified policies only ('--require-verification'); set 'spec.verify'")]
+    RequireVerification,
+    /// The namespace belongs to Kubernetes.
+    #[error("nothing is delivered to namespace '{0}', which belongs to Kubernetes; use a namespace of your own")]
+    DeliverToSystem(String),
+    /// The ConfigMap belongs to Kubernetes.
+    #[error("ConfigMap '{0}' belongs to Kubernetes; choose another 'spec.delivery.configMap.name'")]
+    DeliverToReserved(String),
+}
+
+impl Classify for ValidateError {
+    fn reason(&self) -> Reason {
+        match self {
+            Self::ReadPullSecret { .. } | Self::ReadKey { .. } => Reason::ReferenceInvalid,
+            Self::RequireVerification => Reason::VerificationRequired,
+            Self::DeliverToSystem(_) | Self::DeliverToReserved(_) => Reason::NotOwned,
+            Self::FindIdentity(_)
+            | Self::ParseImage(_)
+            | Self::ParseSource(_)
+            | Self::ParseDuration { .. }
+            | Self::CompareTimeout
+            | Self::CombineInsecure
+            | Self::CombineAuthorities(_) => Reason::InvalidSpec,
+        }
+    }
+
+    fn disposition(&self) -> Disposition {
+        Disposition::Stalled
+    }
+}
+
+/// Makes the plan.
+///
+/// # Errors
+/// [`ValidateError`] for the first thing that is wrong.
+pub fn validate(object: &PolicyImage, references: &References, rules: Rules) -> Result<Plan, ValidateError> {
+    let spec = &object.spec;
+    if spec.insecure && spec.tls.is_some() {
+        return Err(ValidateError::CombineInsecure);
+    }
+    let image: ImageReference = spec.image.parse().map_err(ValidateError::ParseImage)?;
+    let interval = interval(spec)?;
+    timeout(spec)?;
+    Ok(Plan {
+        source: Source::new(&image, spec.semver.as_deref()).map_err(ValidateError::ParseSource)?,
+        access: access(spec, references)?,
+        trust: trust(spec.verify.as_ref(), references, rules)?,
+        target: target(object)?,
+        interval,
+    })
+}
+
+/// `spec.interval`.
+///
+/// # Errors
+/// [`ValidateError::ParseDuration`].
+pub fn interval(spec: &PolicyImageSpec) -> Result<Duration, ValidateError> {
+    duration("spec.interval", &spec.interval, ("5s", Duration::from_secs(5)), ("24h", Duration::from_hours(24)))
+}
+
+/// `spec.timeout`: how long one run may take.
+///
+/// # Errors
+/// [`ValidateError`] where it does not parse or is longer than the interval.
+pub fn timeout(spec: &PolicyImageSpec) -> Result<Duration, ValidateError> {
+    let interval = interval(spec)?;
+    let Some(text) = &spec.timeout else { return Ok(DEFAULT_TIMEOUT.min(interval)) };
+    let timeout = duration("spec.timeout", text, ("1s", Duration::from_secs(1)), ("10m", Duration::from_mins(10)))?;
+    if timeout > interval { Err(ValidateError::CompareTimeout) } else { Ok(timeout) }
+}
+
+fn duration(
+    field: &'static str,
+    value: &str,
+    (low, least): (&'static str, Duration),
+    (high, most): (&'static str, Duration),
+) -> Result<Duration, ValidateError> {
+    parse_duration(value).filter(|duration| (least..=most).contains(duration)).ok_or_else(|| {
+        ValidateError::ParseDuration { field, value: value.chars().take(40).collect(), low, high }
+    })
+}
+
+/// Go's notation without signs and fractions: numbers, each followed by `h`, `m`, `s` or `ms`.
+fn parse_duration(text: &str) -> Option<Duration> {
+    let mut rest = text;
+    let mut total = Duration::ZERO;
+    while !rest.is_empty() {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, after) = rest.split_at(digits);
+        let letters = after.bytes().take_while(u8::is_ascii_alphabetic).count();
+        let (unit, after) = after.split_at(letters);
+        let milliseconds: u64 = match unit {
+            "h" => 3_600_000,
+            "m" => 60_000,
+            "s" => 1_000,
+            "ms" => 1,
+            _ => return None,
+        };
+        let part = number.parse::<u64>().ok()?.checked_mul(milliseconds)?;
+        total = total.checked_add(Duration::from_millis(part))?;
+        rest = after;
+    }
+    (!text.is_empty()).then_some(total)
+}
+
+fn access(spec: &PolicyImageSpec, references: &References) -> Result<Access, ValidateError> {
+    let mut keyring = Keyring::default();
+    for (name, json) in &references.pull_secrets {
+        let read = Keyring::from_docker_config(json);
+        keyring.extend(read.map_err(|source| ValidateError::ReadPullSecret { name: name.clone(), source })?);
+    }
+    let certificate = references.client_certificate.as_ref();
+    Ok(Access {
+        keyring,
+        authorities_pem: references.authority_certificates.clone(),
+        client_certificate: certificate
+            .map(|(chain, key)| ClientCertificate { chain_pem: chain.clone(), key_pem: Secret::new(key.clone()) }),
+        insecure: spec.insecure,
+    })
+}
+
+fn trust(verify: Option<&Verify>, references: &References, rules: Rules) -> Result<TrustPolicy, ValidateError> {
+    let Some(verify) = verify else {
+        return if rules.require_verification {
+            Err(ValidateError::RequireVerification)
+        } else {
+            Ok(TrustPolicy::NotConfigured)
+        };
+    };
+    let mut authorities = Vec::with_capacity(verify.authorities.len());
+    for authority in &verify.authorities {
+        let pem = references.keys.get(&authority.name).map(String::as_str).unwrap_or_default();
+        let keys = PublicKey::from_pem(pem)
+            .map_err(|source| ValidateError::ReadKey { authority: authority.name.clone(), source })?;
+        authorities.push(Authority { name: authority.name.clone(), keys });
+    }
+    // A negative number is refused by the schema; as zero it is refused here.
+    let minimum_matches = usize::try_from(verify.minimum_matches).unwrap_or_default();
+    TrustPolicy::signed_by(authorities, minimum_matches).map_err(ValidateError::CombineAuthorities)
+}
+
+/// Where the bundle of `object` goes.
+///
+/// # Errors
+/// [`ValidateError`] where the object has no identity, or the target belongs to Kubernetes.
+pub fn target(object: &PolicyImage) -> Result<Target, ValidateError> {
+    let metadata = &object.metadata;
+    let name = metadata.name.clone().ok_or(ValidateError::FindIdentity("name"))?;
+    let namespace = metadata.namespace.clone().ok_or(ValidateError::FindIdentity("namespace"))?;
+    let uid = metadata.uid.clone().ok_or(ValidateError::FindIdentity("uid"))?;
+    let delivery = object.spec.delivery.as_ref().and_then(|delivery| delivery.config_map.clone());
+    let ConfigMapDelivery { name: config_map, key, labels, annotations } = delivery.unwrap_or_default();
+    let config_map = config_map.unwrap_or_else(|| format!("{name}-bundle"));
+    if SYSTEM_NAMESPACES.contains(&namespace.as_str()) {
+        return Err(ValidateError::DeliverToSystem(namespace));
+    }
+    if config_map == "kube-root-ca.crt" {
+        return Err(ValidateError::DeliverToReserved(config_map));
+    }
+    Ok(Target { namespace, name: config_map, key, labels, annotations, owner: Owner { name, uid } })
+}

@@ -1,0 +1,136 @@
+//! `render`: the steps of a run without a cluster, for GitOps repositories, CI and trying a policy out.
+
+pub mod manifests;
+
+use std::io::Write;
+use std::time::Instant;
+
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt as _;
+use serde_json::Value;
+
+use super::api::spec::PolicyImage;
+use super::reconcile::outcome::{Failure, Outcome, StepError, Success};
+use super::reconcile::validate::{self, Rules};
+use super::reconcile::{deliver, prove, status};
+use crate::pipeline::Pipeline;
+use crate::pipeline::failure::{Classify as _, Disposition, chain};
+use crate::pipeline::ports::Registry;
+use manifests::Manifests;
+
+/// How it went over all objects; the worst counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    /// Every policy can be delivered.
+    Delivered,
+    /// At least one could not be looked up.
+    Unknown,
+    /// At least one is refused.
+    Refused,
+}
+
+impl Verdict {
+    /// The exit status.
+    #[must_use]
+    pub fn exit_status(self) -> u8 {
+        match self {
+            Self::Delivered => 0,
+            Self::Refused => 1,
+            Self::Unknown => 3,
+        }
+    }
+}
+
+/// Why nothing could be printed.
+#[derive(Debug, thiserror::Error)]
+pub enum RenderError {
+    /// The output is gone.
+    #[error("the output cannot be written")]
+    Write(#[from] std::io::Error),
+    /// An object cannot be written as YAML: a fault of this program.
+    #[error("an object cannot be written as YAML")]
+    Yaml(#[from] serde_saphyr::ser::Error),
+    /// An object cannot be written as JSON: a fault of this program.
+    #[error("an object cannot be written as JSON")]
+    Json(#[from] serde_json::Error),
+}
+
+/// Renders every PolicyImage of `manifests` to `output`, and says on `problems` what went wrong.
+///
+/// # Errors
+/// [`RenderError`] where writing fails. A policy that is refused is a [`Verdict`], not an error.
+pub async fn render<R: Registry>(
+    manifests: &Manifests,
+    pipeline: &Pipeline<R>,
+    rules: Rules,
+    with_status: bool,
+    output: &mut (dyn Write + Send),
+    problems: &mut (dyn Write + Send),
+) -> Result<Verdict, RenderError> {
+    let mut verdict = Verdict::Delivered;
+    for object in manifests.policy_images() {
+        let (outcome, config_map) = match bounded(object, manifests, pipeline, rules).await {
+            Ok((success, config_map)) => (Outcome::Success(Box::new(success)), Some(config_map)),
+            Err(failure) => {
+                let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+                let (reason, error) = (failure.error.reason(), chain(&failure.error));
+                writeln!(problems, "PolicyImage '{namespace}/{name}': {reason}: {error}")?;
+                verdict = verdict.max(match failure.error.disposition() {
+                    Disposition::Stalled => Verdict::Refused,
+                    Disposition::Retry | Disposition::WaitFor(_) => Verdict::Unknown,
+                });
+                (Outcome::Failure(failure), None)
+            }
+        };
+        if let Some(config_map) = config_map {
+            write!(output, "---\n{}", serde_saphyr::to_string(&config_map)?)?;
+        }
+        if with_status {
+            let shown = with_new_status(object, &outcome)?;
+            write!(output, "---\n{}", serde_saphyr::to_string(&shown)?)?;
+        }
+    }
+    Ok(verdict)
+}
+
+async fn bounded<R: Registry>(
+    object: &PolicyImage,
+    manifests: &Manifests,
+    pipeline: &Pipeline<R>,
+    rules: Rules,
+) -> Result<(Success, Value), Failure> {
+    let deadline = validate::timeout(&object.spec).unwrap_or(validate::DEFAULT_TIMEOUT);
+    let run = async {
+        let proved = prove(object, manifests, pipeline, rules, Instant::now()).await?;
+        let failed = |error: StepError| Failure { error, proof: Some(proved.verified.proof().clone()) };
+        let acquired = pipeline.acquire(&proved.verified, &proved.plan.access).await;
+        let acquired = acquired.map_err(|error| failed(error.into()))?;
+        let config_map = deliver::config_map(&proved.plan, &proved.revision, &acquired.bundle);
+        let config_map = config_map.map_err(|error| failed(error.into()))?;
+        Ok((Success::new(&proved, Some(acquired.news())), without_owner(config_map)))
+    };
+    tokio::time::timeout(deadline, run).await.unwrap_or_else(|_| Err(StepError::PassDeadline(deadline).into()))
+}
+
+/// Outside of a cluster there is no object to own the ConfigMap, and no operator that manages it.
+fn without_owner(mut config_map: Value) -> Value {
+    if let Some(metadata) = config_map.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.remove("ownerReferences");
+        if let Some(labels) = metadata.get_mut("labels").and_then(Value::as_object_mut) {
+            labels.remove(super::api::MANAGED_BY_LABEL);
+        }
+        if metadata.get("labels").and_then(Value::as_object).is_some_and(serde_json::Map::is_empty) {
+            metadata.remove("labels");
+        }
+    }
+    config_map
+}
+
+fn with_new_status(object: &PolicyImage, outcome: &Outcome) -> Result<Value, serde_json::Error> {
+    let status = status::next(object, outcome, Timestamp::now());
+    let mut shown = serde_json::to_value(PolicyImage { status: Some(status), ..object.clone() })?;
+    if let Some(metadata) = shown.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.remove("uid");
+    }
+    Ok(shown)
+}

@@ -1,0 +1,193 @@
+//! Manifest files, read as `kubectl apply -f` would.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use k8s_openapi::api::core::v1::{ConfigMap, Secret, ServiceAccount};
+use kube::ResourceExt as _;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::operator::api::spec::PolicyImage;
+use crate::operator::reconcile::dereference::{ObjectReader, ReadError};
+
+/// Most bytes of one file.
+pub const MAX_FILE_BYTES: u64 = 16 << 20;
+
+/// A UID for objects that have none because no API server has seen them.
+const NO_UID: &str = "00000000-0000-0000-0000-000000000000";
+
+/// The objects of some manifest files.
+#[derive(Debug, Default)]
+pub struct Manifests {
+    policy_images: Vec<PolicyImage>,
+    secrets: BTreeMap<(String, String), Secret>,
+    config_maps: BTreeMap<(String, String), ConfigMap>,
+    service_accounts: BTreeMap<(String, String), ServiceAccount>,
+}
+
+/// Why a file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestsError {
+    /// It cannot be read.
+    #[error("'{file}' cannot be read")]
+    Read {
+        /// The file.
+        file: String,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// It is larger than [`MAX_FILE_BYTES`].
+    #[error("'{file}' is larger than 16 MiB")]
+    LimitSize {
+        /// The file.
+        file: String,
+    },
+    /// It is not YAML.
+    #[error("'{file}' is not valid YAML: {cause}")]
+    ParseYaml {
+        /// The file.
+        file: String,
+        /// What the parser said.
+        cause: String,
+    },
+    /// A document is not the object it claims to be.
+    #[error("document {number} of '{file}' is not a valid {kind}: {cause}")]
+    ParseObject {
+        /// The file.
+        file: String,
+        /// The document, counted from 1.
+        number: usize,
+        /// Its kind.
+        kind: String,
+        /// What is wrong.
+        cause: String,
+    },
+    /// There is nothing to render.
+    #[error("the files hold no PolicyImage (apiVersion opcr.io/v1alpha1)")]
+    FindPolicyImage,
+}
+
+impl Manifests {
+    /// Reads files; `-` is standard input. Objects without a namespace get `namespace`. Kinds that a PolicyImage cannot
+    /// name are passed over, so that a whole GitOps directory can be given.
+    ///
+    /// # Errors
+    /// [`ManifestsError`].
+    pub fn read<P: AsRef<Path>>(files: &[P], namespace: &str) -> Result<Self, ManifestsError> {
+        let mut manifests = Self::default();
+        for file in files {
+            let name = file.as_ref().display().to_string();
+            manifests.add(&name, &text(file.as_ref(), &name)?, namespace)?;
+        }
+        if manifests.policy_images.is_empty() {
+            return Err(ManifestsError::FindPolicyImage);
+        }
+        Ok(manifests)
+    }
+
+    /// The PolicyImages, in the order of the files.
+    #[must_use]
+    pub fn policy_images(&self) -> &[PolicyImage] {
+        &self.policy_images
+    }
+
+    fn add(&mut self, file: &str, text: &str, namespace: &str) -> Result<(), ManifestsError> {
+        let documents: Vec<Value> = serde_saphyr::from_multiple(text).map_err(|error| ManifestsError::ParseYaml {
+            file: file.to_owned(),
+            cause: error.to_string().lines().next().unwrap_or_default().to_owned(),
+        })?;
+        for (index, mut document) in documents.into_iter().enumerate() {
+            let field = |name: &str| document.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+            let (version, kind) = (field("apiVersion"), field("kind"));
+            let place = Place { file, number: index + 1, kind: &kind };
+            if let Some(metadata) = document.get_mut("metadata").and_then(Value::as_object_mut) {
+                metadata.entry("namespace").or_insert_with(|| Value::from(namespace));
+            }
+            match (version.as_str(), kind.as_str()) {
+                ("opcr.io/v1alpha1", "PolicyImage") => self.policy_images.push(policy_image(document, &place)?),
+                ("v1", "Secret") => insert(&mut self.secrets, place.parse(document)?),
+                ("v1", "ConfigMap") => insert(&mut self.config_maps, place.parse(document)?),
+                ("v1", "ServiceAccount") => insert(&mut self.service_accounts, place.parse(document)?),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the files are what the user asked to render")]
+fn text(file: &Path, name: &str) -> Result<String, ManifestsError> {
+    use std::io::Read as _;
+    let failed = |source| ManifestsError::Read { file: name.to_owned(), source };
+    let mut text = String::new();
+    if file == Path::new("-") {
+        std::io::stdin().take(MAX_FILE_BYTES + 1).read_to_string(&mut text).map_err(failed)?;
+    } else {
+        let opened = std::fs::File::open(file).map_err(failed)?;
+        opened.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).map_err(failed)?;
+    }
+    if text.len() as u64 > MAX_FILE_BYTES {
+        return Err(ManifestsError::LimitSize { file: name.to_owned() });
+    }
+    Ok(text)
+}
+
+struct Place<'a> {
+    file: &'a str,
+    number: usize,
+    kind: &'a str,
+}
+
+impl Place<'_> {
+    fn parse<T: DeserializeOwned>(&self, document: Value) -> Result<T, ManifestsError> {
+        serde_json::from_value(document).map_err(|error| self.wrong(error.to_string()))
+    }
+
+    fn wrong(&self, cause: String) -> ManifestsError {
+        ManifestsError::ParseObject {
+            file: self.file.to_owned(),
+            number: self.number,
+            kind: self.kind.to_owned(),
+            cause,
+        }
+    }
+}
+
+/// A field that the API does not know is refused: in a file it is a typing error, and verification that is spelled wrong
+/// must not be no verification.
+fn policy_image(mut document: Value, place: &Place<'_>) -> Result<PolicyImage, ManifestsError> {
+    if let Some(fields) = document.as_object_mut() {
+        fields.remove("status");
+    }
+    let mut unknown = Vec::new();
+    let parsed = serde_ignored::deserialize(document, |path| unknown.push(path.to_string()));
+    let mut object: PolicyImage = parsed.map_err(|error: serde_json::Error| place.wrong(error.to_string()))?;
+    unknown.retain(|path| path.starts_with("spec"));
+    if !unknown.is_empty() {
+        return Err(place.wrong(format!("unknown fields: {}", unknown.join(", "))));
+    }
+    if object.metadata.name.as_deref().unwrap_or_default().is_empty() {
+        return Err(place.wrong("metadata.name is missing".to_owned()));
+    }
+    object.metadata.uid.get_or_insert_with(|| NO_UID.to_owned());
+    Ok(object)
+}
+
+fn insert<K: kube::Resource>(objects: &mut BTreeMap<(String, String), K>, object: K) {
+    objects.insert((object.namespace().unwrap_or_default(), object.name_any()), object);
+}
+
+impl ObjectReader for Manifests {
+    async fn secret(&self, namespace: &str, name: &str) -> Result<Option<Secret>, ReadError> {
+        Ok(self.secrets.get(&(namespace.to_owned(), name.to_owned())).cloned())
+    }
+
+    async fn config_map(&self, namespace: &str, name: &str) -> Result<Option<ConfigMap>, ReadError> {
+        Ok(self.config_maps.get(&(namespace.to_owned(), name.to_owned())).cloned())
+    }
+
+    async fn service_account(&self, namespace: &str, name: &str) -> Result<Option<ServiceAccount>, ReadError> {
+        Ok(self.service_accounts.get(&(namespace.to_owned(), name.to_owned())).cloned())
+    }
+}

@@ -1,0 +1,192 @@
+//! `run`: puts the parts together, and takes them apart again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::reflector::Store;
+use kube::{Client, Config};
+use tokio::sync::{Semaphore, watch};
+
+use super::args::RunArguments;
+use super::connect::{self, ConnectError};
+use super::context::Context;
+use super::controller::{self, Watches};
+use super::health::{self, Readiness};
+use super::leader::{self, LeaderElection, Leadership, Loss, Timing};
+use super::listen::{self, BindError};
+use super::metrics::Metrics;
+use super::objects::ClusterObjects;
+use super::reconcile::memory::Memory;
+use super::reconcile::validate::Rules;
+use super::registry::{self, RegistrySetupError};
+use crate::domain::bundle::Limits;
+use crate::pipeline::Pipeline;
+use crate::pipeline::ports::Registry;
+
+/// The name of the Lease that replicas compete for.
+const LEASE_NAME: &str = "policy-operator";
+
+/// How long runs under way may take to end after a signal. The default grace period of a pod is 30 s.
+const DRAIN: Duration = Duration::from_secs(20);
+
+/// Why the operator stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// There is no way to the API server.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The registry client cannot be made.
+    #[error(transparent)]
+    Registry(#[from] RegistrySetupError),
+    /// An address is taken.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// Signals cannot be received.
+    #[error("signals cannot be received")]
+    Signal(#[from] std::io::Error),
+    /// Nobody said where the Lease is.
+    #[error("'--leader-elect' needs a namespace for its Lease: set '--leader-elect-namespace', or run in a pod")]
+    FindLeaseNamespace,
+    /// Another replica may lead now.
+    #[error("leadership was lost, so this process stops before it writes again: {0}")]
+    LoseLeadership(Loss),
+}
+
+/// Runs until a signal asks to stop, or leadership is lost.
+///
+/// # Errors
+/// [`RunError`].
+pub async fn run(arguments: RunArguments) -> Result<(), RunError> {
+    let config = connect::config(arguments.kubeconfig.as_deref()).await?;
+    let api_server = connect::addresses(&config).await;
+    let client = connect::client(config.clone())?;
+    let metrics = Arc::new(Metrics::new());
+    let registry = registry::client(&arguments.registry, &api_server, Arc::clone(&metrics))?;
+    let readiness = Readiness::waiting_for("the PolicyImages have not been listed yet");
+    let stop = stop_signal()?;
+    let health = listen::bind("--health-addr", arguments.health_addr).await?;
+    let scrapes = listen::bind("--metrics-addr", arguments.metrics_addr).await?;
+    tokio::spawn(listen::serve(health, health::health(readiness.clone()), stopped(stop.clone())));
+    tokio::spawn(listen::serve(scrapes, health::metrics(Arc::clone(&metrics)), stopped(stop.clone())));
+
+    let leadership = if arguments.leader_elect {
+        // A replica that waits for its turn is ready: a rolling update must not wait for it.
+        readiness.ready();
+        let election = election(&arguments, &config, client.clone())?;
+        tokio::select! {
+            leadership = election.acquire() => Some(leadership),
+            () = stopped(stop.clone()) => return Ok(()),
+        }
+    } else {
+        None
+    };
+    metrics.leads(true);
+    let context = Arc::new(context(&arguments, client, registry, &metrics, leadership.as_ref()));
+    work(&arguments, context, readiness, stop, leadership).await
+}
+
+fn election(arguments: &RunArguments, config: &Config, client: Client) -> Result<LeaderElection, RunError> {
+    let in_cluster = (!connect::is_outside(arguments.kubeconfig.as_deref())).then(|| config.default_namespace.clone());
+    let namespace = arguments.leader_elect_namespace.clone().or(in_cluster).ok_or(RunError::FindLeaseNamespace)?;
+    let identity = leader::identity(&connect::host_name());
+    Ok(LeaderElection::new(client, &namespace, LEASE_NAME, identity, Timing::default()))
+}
+
+fn context<R: Registry>(
+    arguments: &RunArguments,
+    client: Client,
+    registry: R,
+    metrics: &Arc<Metrics>,
+    leadership: Option<&Leadership>,
+) -> Context<R> {
+    let reporter = Reporter { controller: "policy-operator".to_owned(), instance: Some(connect::host_name()) };
+    Context {
+        objects: ClusterObjects::new(client.clone()),
+        pipeline: Pipeline::new(registry, Limits::default()),
+        rules: Rules { require_verification: arguments.require_verification },
+        memory: Memory::default(),
+        recorder: Recorder::new(client.clone(), reporter),
+        metrics: Arc::clone(metrics),
+        slots: Semaphore::new(usize::from(arguments.concurrency)),
+        tenure: leadership.map(Leadership::tenure),
+        client,
+    }
+}
+
+/// Runs one controller for each watched namespace, or one for all.
+async fn work<R: Registry>(
+    arguments: &RunArguments,
+    context: Arc<Context<R>>,
+    readiness: Readiness,
+    stop: watch::Receiver<bool>,
+    leadership: Option<Leadership>,
+) -> Result<(), RunError> {
+    let mut namespaces: Vec<Option<String>> =
+        arguments.watch_namespaces.iter().filter(|name| !name.is_empty()).cloned().map(Some).collect();
+    if namespaces.is_empty() {
+        namespaces.push(None);
+    }
+    let mut controllers = tokio::task::JoinSet::new();
+    let mut stores = Vec::new();
+    for namespace in namespaces {
+        let watches = Watches::new(namespace);
+        stores.push(watches.policy_images());
+        let shutdown = stopped(stop.clone());
+        controllers.spawn(controller::run(watches, Arc::clone(&context), arguments.concurrency, shutdown));
+    }
+    tokio::spawn(announce(stores, readiness));
+    let drained = async {
+        while controllers.join_next().await.is_some() {}
+    };
+    let timed = async {
+        stopped(stop.clone()).await;
+        tracing::info!("stopping: waiting for the runs under way");
+        tokio::time::sleep(DRAIN).await;
+    };
+    let Some(mut leadership) = leadership else {
+        tokio::select! { () = drained => {}, () = timed => {} }
+        return Ok(());
+    };
+    tokio::select! {
+        () = drained => {}
+        () = timed => {}
+        loss = leadership.lost() => return Err(RunError::LoseLeadership(loss)),
+    }
+    if let Err(error) = leadership.release().await {
+        tracing::warn!(%error, "the Lease was not released; another replica takes over when it runs out");
+    }
+    Ok(())
+}
+
+/// Readiness follows the first complete list of every watch.
+async fn announce(stores: Vec<Store<super::api::PolicyImage>>, readiness: Readiness) {
+    for store in stores {
+        if store.wait_until_ready().await.is_err() {
+            return;
+        }
+    }
+    tracing::info!("all PolicyImages are listed");
+    readiness.ready();
+}
+
+/// Becomes true at the first SIGTERM or SIGINT. A second one ends the process at once.
+fn stop_signal() -> Result<watch::Receiver<bool>, std::io::Error> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (sender, receiver) = watch::channel(false);
+    tokio::spawn(async move {
+        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        sender.send_replace(true);
+        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        tracing::warn!("second signal: ending at once");
+        #[expect(clippy::exit, reason = "whoever signals twice does not want to wait for the runs under way")]
+        std::process::exit(130);
+    });
+    Ok(receiver)
+}
+
+async fn stopped(mut stop: watch::Receiver<bool>) {
+    // An error means that the sender is gone, and with it the runtime.
+    let _ = stop.wait_for(|stop| *stop).await;
+}

@@ -1,0 +1,105 @@
+//! The log: what is written, in which format, and what happens when nobody reads it.
+
+use std::fmt;
+use std::io;
+
+use clap::ValueEnum;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+pub use self::queue::Flush;
+
+mod queue;
+#[cfg(test)]
+mod tests;
+
+/// How lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// One JSON object per line; fields of the event are keys of the object.
+    Json,
+    /// For people.
+    Text,
+}
+
+impl fmt::Display for LogFormat {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Json => "json",
+            Self::Text => "text",
+        })
+    }
+}
+
+/// Why logging could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// `--log-level` is no filter.
+    #[error(
+        "'{filter}', the value of '--log-level', is not understood: {cause}; write a level (error, warn, info, debug, trace) or 'level,target=level'"
+    )]
+    Filter {
+        /// What was given.
+        filter: String,
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// The thread that writes could not be started.
+    #[error("the thread that writes the log could not be started")]
+    Thread(#[source] io::Error),
+    /// Another part of the program was first.
+    #[error("logging was started twice")]
+    StartedTwice,
+}
+
+/// Starts logging to standard error. Call it once, in the program. Keep the result until the program ends: dropping it
+/// waits up to a second for the lines that are still queued.
+///
+/// `filter` is what [`EnvFilter`] understands: `info`, or `info,policy_operator=debug,kube=warn`.
+///
+/// # Errors
+/// [`TelemetryError`] where the filter is wrong, or where logging is already started.
+pub fn start(format: LogFormat, filter: &str) -> Result<Flush, TelemetryError> {
+    let filter = parse(filter)?;
+    let (queue, flush) = queue::start(io::stderr()).map_err(TelemetryError::Thread)?;
+    let dispatch = dispatch(format, filter, queue);
+    tracing::dispatcher::set_global_default(dispatch).map_err(|_| TelemetryError::StartedTwice)?;
+    Ok(flush)
+}
+
+fn dispatch<W>(format: LogFormat, filter: EnvFilter, writer: W) -> tracing::Dispatch
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    // Colours would make a log of escapes wherever standard error is not a terminal, which is where operators run.
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(writer)
+        .with_ansi(false);
+    match format {
+        LogFormat::Json => builder.json().flatten_event(true).with_span_list(false).finish().into(),
+        LogFormat::Text => builder.finish().into(),
+    }
+}
+
+/// Parses strictly. [`EnvFilter`] takes a bare word that is no level for the name of a target: `--log-level inof` would
+/// silence everything without a word.
+fn parse(filter: &str) -> Result<EnvFilter, TelemetryError> {
+    let wrong = |cause: String| TelemetryError::Filter {
+        filter: filter.to_owned(),
+        cause,
+    };
+    let bare_words = filter
+        .split(',')
+        .map(str::trim)
+        .filter(|part| !part.contains(['=', '[', ']', '{', '}']));
+    for word in bare_words {
+        if word.is_empty() || word.parse::<LevelFilter>().is_err() {
+            return Err(wrong(format!("'{word}' is not a level")));
+        }
+    }
+    EnvFilter::builder()
+        .parse(filter)
+        .map_err(|error| wrong(error.to_string()))
+}

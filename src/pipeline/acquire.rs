@@ -1,0 +1,100 @@
+//! From a verified digest to the bundle it names.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::failure::{Classify, Disposition, Reason};
+use super::ports::{ManifestName, Registry, RegistryError};
+use crate::domain::access::Access;
+use crate::domain::artifact::{ManifestError, Opened, PolicyManifest};
+use crate::domain::bundle::{Bundle, BundleError, BundleFacts, Limits};
+use crate::domain::revision::Revision;
+use crate::domain::trust::Verified;
+
+/// A bundle, and what its image says about it.
+#[derive(Debug, Clone)]
+pub struct Acquired {
+    /// The bundle, with the proof of the digest that led to it.
+    pub bundle: Verified<Bundle>,
+    /// The image's annotations.
+    pub annotations: Arc<BTreeMap<String, String>>,
+}
+
+impl Acquired {
+    /// What there is to tell about it.
+    #[must_use]
+    pub fn news(&self) -> (Arc<BundleFacts>, Arc<BTreeMap<String, String>>) {
+        (Arc::clone(self.bundle.value().facts()), Arc::clone(&self.annotations))
+    }
+}
+
+/// Why a verified digest does not give a bundle.
+#[derive(Debug, thiserror::Error)]
+pub enum AcquireError {
+    /// The registry did not give what it was asked for.
+    #[error(transparent)]
+    Fetch(RegistryError),
+    /// The manifest is not that of a policy image.
+    #[error(transparent)]
+    OpenManifest(ManifestError),
+    /// The layer is not a bundle that may be delivered.
+    #[error(transparent)]
+    ReadBundle(BundleError),
+    /// The thread that read the bundle did not come back.
+    #[error("reading the bundle was interrupted")]
+    Interrupted,
+}
+
+impl Classify for AcquireError {
+    fn reason(&self) -> Reason {
+        match self {
+            Self::Fetch(error) => error.reason(),
+            Self::OpenManifest(error) => error.reason(),
+            Self::ReadBundle(error) => error.reason(),
+            Self::Interrupted => Reason::Internal,
+        }
+    }
+
+    fn disposition(&self) -> Disposition {
+        match self {
+            Self::Fetch(error) => error.disposition(),
+            Self::OpenManifest(error) => error.disposition(),
+            Self::ReadBundle(error) => error.disposition(),
+            Self::Interrupted => Disposition::Retry,
+        }
+    }
+}
+
+/// Fetches the manifest (through an index, if there is one) and the bundle, and reads the bundle within `limits`.
+///
+/// # Errors
+/// [`AcquireError`].
+pub(super) async fn acquire<R: Registry>(
+    registry: &R,
+    revision: &Verified<Revision>,
+    access: &Access,
+    limits: Limits,
+) -> Result<Acquired, AcquireError> {
+    let repository = &revision.value().repository;
+    let fetch = async |digest| {
+        let name = ManifestName::Digest(digest);
+        registry.manifest(repository, &name, access).await.map_err(AcquireError::Fetch)
+    };
+    let raw = fetch(revision.value().digest).await?;
+    let opened = revision.open(&raw.media_type, &raw.bytes).map_err(AcquireError::OpenManifest)?;
+    let manifest = match opened {
+        Opened::Image(manifest) => manifest,
+        Opened::Index(child) => {
+            let raw = fetch(child.value().descriptor().digest).await?;
+            child.open(&raw.media_type, &raw.bytes).map_err(AcquireError::OpenManifest)?
+        }
+    };
+    let PolicyManifest { bundle: layer, annotations } = manifest.value().clone();
+    let content = registry.blob(repository, &layer, access).await.map_err(AcquireError::Fetch)?;
+    // Inflating megabytes would hold up every other object on this thread.
+    let bundle = tokio::task::spawn_blocking(move || manifest.bundle(content, &limits))
+        .await
+        .map_err(|_| AcquireError::Interrupted)?
+        .map_err(AcquireError::ReadBundle)?;
+    Ok(Acquired { bundle, annotations: Arc::new(annotations) })
+}

@@ -1,0 +1,71 @@
+//! Which content is meant, asked once per run.
+
+use super::failure::{Classify, Disposition, Reason};
+use super::ports::{Registry, RegistryError};
+use crate::domain::access::Access;
+use crate::domain::reference::Repository;
+use crate::domain::revision::Revision;
+use crate::domain::source::{Selection, Source};
+
+/// Why a source does not lead to content.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ResolveError {
+    /// The registry did not answer as hoped.
+    #[error(transparent)]
+    AskRegistry(RegistryError),
+    /// No tag is in the range.
+    #[error("none of the {count} tags of '{repository}' is in the range '{range}'; push a version in it or widen 'spec.semver'")]
+    MatchRange {
+        /// The repository.
+        repository: Repository,
+        /// The range.
+        range: String,
+        /// How many tags were looked at.
+        count: usize,
+    },
+}
+
+impl Classify for ResolveError {
+    fn reason(&self) -> Reason {
+        match self {
+            Self::AskRegistry(error) => error.reason(),
+            Self::MatchRange { .. } => Reason::NoMatchingTag,
+        }
+    }
+
+    fn disposition(&self) -> Disposition {
+        match self {
+            Self::AskRegistry(error) => error.disposition(),
+            // As with a tag that is not there yet: a push may follow.
+            Self::MatchRange { .. } => Disposition::Retry,
+        }
+    }
+}
+
+/// Resolves `source` with at most two questions to the registry, and none for a digest.
+///
+/// # Errors
+/// [`ResolveError`].
+pub(super) async fn resolve<R: Registry>(
+    registry: &R,
+    source: &Source,
+    access: &Access,
+) -> Result<Revision, ResolveError> {
+    let repository = source.repository();
+    let tag = match source.selection() {
+        Selection::Digest(digest) => {
+            return Ok(Revision { repository: repository.clone(), digest: *digest, tag: None });
+        }
+        Selection::Tag(tag) => tag.clone(),
+        Selection::Range(range) => {
+            let tags = registry.tags(repository, access).await.map_err(ResolveError::AskRegistry)?;
+            range.highest(&tags).cloned().ok_or_else(|| ResolveError::MatchRange {
+                repository: repository.clone(),
+                range: range.to_string(),
+                count: tags.len(),
+            })?
+        }
+    };
+    let digest = registry.resolve(repository, &tag, access).await.map_err(ResolveError::AskRegistry)?;
+    Ok(Revision { repository: repository.clone(), digest, tag: Some(tag) })
+}

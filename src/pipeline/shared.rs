@@ -1,0 +1,151 @@
+//! Work that is done once for everyone who wants the same thing at about the same time.
+
+use std::future::Future;
+use std::hash::Hash;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use moka::future::Cache;
+
+/// How long a failure is shared: long enough for objects that were created together, short enough that a mended registry
+/// is noticed by the next retry.
+pub const FAILURE_SHARED_FOR: Duration = Duration::from_secs(2);
+
+/// Entries that nobody asked for in this time are dropped.
+const IDLE: Duration = Duration::from_hours(24);
+
+/// An outcome, and when the work for it began.
+#[derive(Debug)]
+pub struct Answer<T, E> {
+    /// What came of it.
+    pub outcome: Result<T, Arc<E>>,
+    /// When the work began: the outcome says nothing about changes after this.
+    pub started: Instant,
+}
+
+impl<T: Clone, E> Clone for Answer<T, E> {
+    fn clone(&self) -> Self {
+        Self { outcome: self.outcome.clone(), started: self.started }
+    }
+}
+
+/// A bounded map from questions to answers. Of those who ask the same question at the same time one works and the others
+/// wait; when that one is cancelled, another takes over.
+pub struct Shared<K, T, E> {
+    answers: Cache<K, Answer<T, E>>,
+}
+
+impl<K, T, E> Shared<K, T, E>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    T: Clone + Send + Sync + 'static,
+    E: Send + Sync + 'static,
+{
+    /// Keeps at most `capacity` answers.
+    #[must_use]
+    pub fn new(capacity: u64) -> Self {
+        Self { answers: Cache::builder().max_capacity(capacity).time_to_idle(IDLE).build() }
+    }
+
+    /// Keeps at most `capacity` answers, none for longer than `kept_for`: for secrets.
+    #[must_use]
+    pub fn short_lived(capacity: u64, kept_for: Duration) -> Self {
+        Self { answers: Cache::builder().max_capacity(capacity).time_to_live(kept_for).build() }
+    }
+
+    /// Keeps answers of at most `capacity` in all, as `weigh` counts the good ones.
+    #[must_use]
+    pub fn weighed(capacity: u64, weigh: impl Fn(&T) -> u32 + Send + Sync + 'static) -> Self {
+        let weigher = move |_: &K, answer: &Answer<T, E>| answer.outcome.as_ref().map_or(1, |value| weigh(value));
+        Self { answers: Cache::builder().max_capacity(capacity).weigher(weigher).time_to_idle(IDLE).build() }
+    }
+
+    /// An answer that began no earlier than `not_before`, good or bad: for what may change at any time, such as a tag.
+    pub async fn fresh(
+        &self,
+        key: K,
+        not_before: Instant,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Answer<T, E> {
+        self.answer(key, work, |answer| answer.started < not_before).await
+    }
+
+    /// A good answer however old it is, or a bad one that began no earlier than `not_before`: for what cannot change once
+    /// it is known, such as the content of a digest.
+    pub async fn settled(
+        &self,
+        key: K,
+        not_before: Instant,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, Arc<E>> {
+        self.answer(key, work, |answer| answer.outcome.is_err() && answer.started < not_before).await.outcome
+    }
+
+    async fn answer(
+        &self,
+        key: K,
+        work: impl Future<Output = Result<T, E>>,
+        mut outdated: impl FnMut(&Answer<T, E>) -> bool + Send,
+    ) -> Answer<T, E> {
+        let started_work = async {
+            let started = Instant::now();
+            Answer { outcome: work.await.map_err(Arc::new), started }
+        };
+        self.answers.entry(key).or_insert_with_if(started_work, |answer| outdated(answer)).await.into_value()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    fn shared() -> Shared<&'static str, u32, String> {
+        Shared::new(10)
+    }
+
+    async fn count(counter: &AtomicU32) -> Result<u32, String> {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        Ok(counter.fetch_add(1, Ordering::SeqCst) + 1)
+    }
+
+    #[tokio::test]
+    async fn those_who_ask_at_once_share_one_answer() {
+        let (shared, counter) = (shared(), AtomicU32::new(0));
+        let now = Instant::now();
+        let answers =
+            futures::future::join_all((0..50).map(|_| shared.fresh("tag", now, count(&counter)))).await;
+        assert!(answers.iter().all(|answer| answer.outcome == Ok(1)));
+        assert_eq!(counter.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn an_answer_older_than_asked_for_is_worked_out_anew() {
+        let (shared, counter) = (shared(), AtomicU32::new(0));
+        let first = shared.fresh("tag", Instant::now(), count(&counter)).await;
+        let second = shared.fresh("tag", first.started, count(&counter)).await;
+        let third = shared.fresh("tag", Instant::now(), count(&counter)).await;
+        assert_eq!((second.outcome, third.outcome), (Ok(1), Ok(2)));
+    }
+
+    #[tokio::test]
+    async fn a_good_answer_settles_and_a_bad_one_does_not() {
+        let shared = shared();
+        let bad = shared.settled("digest", Instant::now(), async { Err("down".to_owned()) }).await;
+        assert!(bad.is_err());
+        let still_bad = shared.settled("digest", Instant::now() - FAILURE_SHARED_FOR, async { Ok(1) }).await;
+        assert!(still_bad.is_err());
+        let good = shared.settled("digest", Instant::now(), async { Ok(2) }).await;
+        let settled = shared.settled("digest", Instant::now(), async { Err("down".to_owned()) }).await;
+        assert_eq!((good, settled), (Ok(2), Ok(2)));
+    }
+
+    #[tokio::test]
+    async fn when_the_one_who_works_is_cancelled_another_takes_over() {
+        let (shared, counter) = (shared(), AtomicU32::new(0));
+        let never = shared.fresh("tag", Instant::now(), std::future::pending());
+        assert!(tokio::time::timeout(Duration::from_millis(20), never).await.is_err());
+        let answer = shared.fresh("tag", Instant::now() - FAILURE_SHARED_FOR, count(&counter)).await;
+        assert_eq!(answer.outcome, Ok(1));
+    }
+}
