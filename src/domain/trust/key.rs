@@ -4,6 +4,8 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use ed25519_dalek::{Signature, VerifyingKey};
+use sha2::{Digest as _, Sha512};
 use sigstore_verify::crypto::{KeyAlgorithm, SigningScheme, VerificationKey};
 use sigstore_verify::types::{DerPublicKey, SignatureBytes};
 
@@ -97,6 +99,9 @@ impl PublicKey {
 
     /// Whether `signature` is this key's signature over `message`.
     pub(super) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+        if self.algorithm == KeyAlgorithm::Ed25519 && verifies_prehashed(&self.raw, message, signature) {
+            return true;
+        }
         let signature = SignatureBytes::from_bytes(signature);
         schemes(self.algorithm).iter().any(|scheme| {
             VerificationKey::from_spki_with_scheme(&self.spki, *scheme)
@@ -114,7 +119,7 @@ impl PublicKey {
         let whole = match algorithm {
             KeyAlgorithm::EcdsaP256 => raw.len() == 65,
             KeyAlgorithm::EcdsaP384 => raw.len() == 97,
-            KeyAlgorithm::Ed25519 => raw.len() == 32,
+            KeyAlgorithm::Ed25519 => ed25519(&raw).is_some(),
             _ => true,
         };
         whole.then_some(Self { algorithm, spki, raw })
@@ -136,6 +141,21 @@ fn schemes(algorithm: KeyAlgorithm) -> &'static [SigningScheme] {
         KeyAlgorithm::Ed25519 => &[SigningScheme::Ed25519],
         _ => &[],
     }
+}
+
+/// An Ed25519 key; none for a point of small order, for which anyone can sign.
+fn ed25519(raw: &[u8]) -> Option<VerifyingKey> {
+    let key = VerifyingKey::from_bytes(raw.try_into().ok()?).ok()?;
+    (!key.is_weak()).then_some(key)
+}
+
+/// Ed25519ph (RFC 8032, section 5.1), without context: what cosign 3 signs with. Releases before 3 sign the message itself.
+fn verifies_prehashed(raw: &[u8], message: &[u8], signature: &[u8]) -> bool {
+    let (Some(key), Ok(signature)) = (ed25519(raw), Signature::from_slice(signature)) else {
+        return false;
+    };
+    let prehash = Sha512::new_with_prefix(message);
+    key.verify_prehashed_strict(prehash, None, &signature).is_ok()
 }
 
 /// The contents of all blocks. Anything but blocks and blank lines is an error, so that a typing mistake in a marker
