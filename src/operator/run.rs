@@ -30,6 +30,9 @@ const LEASE_NAME: &str = "policy-operator";
 /// How long runs under way may take to end after a signal. The default grace period of a pod is 30 s.
 const DRAIN: Duration = Duration::from_secs(20);
 
+/// How often to ask whether everything is listed.
+const LISTED_POLL: Duration = Duration::from_millis(50);
+
 /// Why the operator stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -162,8 +165,13 @@ async fn work<R: Registry>(
 /// Readiness follows the first complete list of every watch.
 async fn announce(stores: Vec<Store<super::api::PolicyImage>>, readiness: Readiness) {
     for store in stores {
-        if store.wait_until_ready().await.is_err() {
-            return;
+        // Asked again and again: kube wakes only the last of several that wait for one store, and the controller waits too.
+        loop {
+            match tokio::time::timeout(LISTED_POLL, store.wait_until_ready()).await {
+                Ok(Ok(())) => break,
+                Ok(Err(_)) => return,
+                Err(_) => {}
+            }
         }
     }
     tracing::info!("all PolicyImages are listed");
