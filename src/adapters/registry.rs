@@ -66,7 +66,10 @@ pub struct Timeouts {
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self { connect: Duration::from_secs(10), idle: Duration::from_secs(15) }
+        Self {
+            connect: Duration::from_secs(10),
+            idle: Duration::from_secs(15),
+        }
     }
 }
 
@@ -86,7 +89,12 @@ impl RegistryClient {
         let store = Store::open(options.cache_directory, options.cache_bytes)?;
         let network = Arc::new(options.network);
         let transports = Transports::new(Arc::clone(&network), options.timeouts);
-        let exchange = Exchange { transports, network, tokens: Tokens::default(), observer: options.observer };
+        let exchange = Exchange {
+            transports,
+            network,
+            tokens: Tokens::default(),
+            observer: options.observer,
+        };
         Ok(Self { exchange, store })
     }
 }

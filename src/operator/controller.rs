@@ -62,8 +62,19 @@ impl Watches {
     pub fn new(namespace: Option<String>) -> (Self, View) {
         let (announce, listed) = oneshot::channel();
         let policy_images = reflector::store();
-        let view = View { listed, policy_images: policy_images.0.clone() };
-        (Self { namespace, listed: announce, policy_images, config_maps: reflector::store() }, view)
+        let view = View {
+            listed,
+            policy_images: policy_images.0.clone(),
+        };
+        (
+            Self {
+                namespace,
+                listed: announce,
+                policy_images,
+                config_maps: reflector::store(),
+            },
+            view,
+        )
     }
 }
 
@@ -74,8 +85,12 @@ pub async fn run<R: Registry>(
     concurrency: u16,
     shutdown: impl Future<Output = ()> + Send + Sync + 'static,
 ) {
-    let Watches { namespace, listed, policy_images: (store, writer), config_maps: (config_maps, config_map_writer) } =
-        watches;
+    let Watches {
+        namespace,
+        listed,
+        policy_images: (store, writer),
+        config_maps: (config_maps, config_map_writer),
+    } = watches;
     let (forgetful, mut listed) = (Arc::clone(&context), Some(listed));
     let objects = api(&context.client, namespace.as_deref());
     let triggers = watch(objects, watcher::Config::default())
@@ -130,13 +145,20 @@ where
 /// A change of the spec or of the annotation that asks for a run. Our own status patches change neither.
 fn worth_a_run(object: &PolicyImage) -> Option<u64> {
     let mut hasher = DefaultHasher::new();
-    (&object.metadata.uid, object.metadata.generation, status::requested_at(object)).hash(&mut hasher);
+    (
+        &object.metadata.uid,
+        object.metadata.generation,
+        status::requested_at(object),
+    )
+        .hash(&mut hasher);
     Some(hasher.finish())
 }
 
 fn forget<R>(context: &Context<R>, object: &PolicyImage) {
     let namespace = object.namespace().unwrap_or_default();
-    context.memory.forget(&namespace, &object.name_any(), &object.uid().unwrap_or_default());
+    context
+        .memory
+        .forget(&namespace, &object.name_any(), &object.uid().unwrap_or_default());
 }
 
 /// ConfigMaps that somebody else changed or deleted. What we wrote ourselves is passed over.
@@ -155,7 +177,9 @@ fn owned_config_maps<R: Registry>(
         .touched_objects()
         .try_filter(move |object| {
             let ours = object.metadata.owner_references.iter().flatten().any(|owner| {
-                context.memory.wrote(&object.namespace().unwrap_or_default(), &owner.name, &object.metadata)
+                context
+                    .memory
+                    .wrote(&object.namespace().unwrap_or_default(), &owner.name, &object.metadata)
             });
             std::future::ready(!ours)
         })
@@ -167,16 +191,26 @@ async fn reconcile_one<R: Registry>(
     context: &Arc<Context<R>>,
     config_maps: &ConfigMaps,
 ) -> Action {
-    let Ok(_slot) = context.slots.acquire().await else { return Action::await_change() };
+    let Ok(_slot) = context.slots.acquire().await else {
+        return Action::await_change();
+    };
     if object.metadata.deletion_timestamp.is_some() || !context.may_write() {
         return Action::await_change();
     }
-    let (namespace, name, uid) =
-        (object.namespace().unwrap_or_default(), object.name_any(), object.uid().unwrap_or_default());
+    let (namespace, name, uid) = (
+        object.namespace().unwrap_or_default(),
+        object.name_any(),
+        object.uid().unwrap_or_default(),
+    );
     let mut recollection = context.memory.recall(&namespace, &name, &uid);
     let target = validate::target(object).ok();
-    let watched = target.as_ref().and_then(|target| watched(config_maps, &target.namespace, &target.name));
-    let request = Request { generation: object.metadata.generation, requested_at: status::requested_at(object) };
+    let watched = target
+        .as_ref()
+        .and_then(|target| watched(config_maps, &target.namespace, &target.name));
+    let request = Request {
+        generation: object.metadata.generation,
+        requested_at: status::requested_at(object),
+    };
     if let Some(left) = recollection.idle(&request, target.as_ref(), watched.as_ref(), Instant::now()) {
         return Action::requeue(left);
     }
@@ -187,7 +221,11 @@ async fn reconcile_one<R: Registry>(
     } else {
         bounded(object, context, watched.as_ref(), &mut recollection, interval).await
     };
-    recollection.failures = if matches!(outcome, Outcome::Failure(_)) { recollection.failures + 1 } else { 0 };
+    recollection.failures = if matches!(outcome, Outcome::Failure(_)) {
+        recollection.failures + 1
+    } else {
+        0
+    };
     log(&namespace, &name, &outcome);
     let written = report(object, context, &outcome).await;
     count(measured, &outcome);
@@ -203,7 +241,11 @@ async fn reconcile_one<R: Registry>(
 /// How old the answer about the tag may be: what failed, and what somebody asks for, is asked anew; what only the clock
 /// asks for may be shared with others.
 fn not_before(object: &PolicyImage, recollection: &Recollection, interval: Duration) -> Instant {
-    let age = if recollection.failures > 0 || changed(object) { FAILURE_SHARED_FOR } else { tolerated_age(interval) };
+    let age = if recollection.failures > 0 || changed(object) {
+        FAILURE_SHARED_FOR
+    } else {
+        tolerated_age(interval)
+    };
     let oldest = Instant::now().checked_sub(age).unwrap_or_else(Instant::now);
     recollection.recheck.map_or(oldest, |recheck| oldest.max(recheck))
 }
@@ -219,7 +261,13 @@ async fn bounded<R: Registry>(
     let not_before = not_before(object, recollection, interval);
     let deadline = validate::timeout(&object.spec).unwrap_or(validate::DEFAULT_TIMEOUT);
     let run = async {
-        let Context { client, objects, pipeline, rules, .. } = context;
+        let Context {
+            client,
+            objects,
+            pipeline,
+            rules,
+            ..
+        } = context;
         let started = Instant::now();
         let proved = reconcile::prove(object, objects, pipeline, *rules, not_before).await?;
         // An answer from before this run may miss the push that made somebody ask for the run.
@@ -258,7 +306,11 @@ async fn report<R>(object: &PolicyImage, context: &Context<R>, outcome: &Outcome
         // Changed meanwhile: the run that follows speaks about the newer version.
         Err(kube::Error::Api(status)) if status.code == 409 => false,
         Err(error) => {
-            tracing::warn!(error = describe(&error), object = object.name_any(), "the status was not written");
+            tracing::warn!(
+                error = describe(&error),
+                object = object.name_any(),
+                "the status was not written"
+            );
             false
         }
     }

@@ -42,7 +42,13 @@ pub fn client(
     let cache_directory: PathBuf = arguments.cache_dir.clone().unwrap_or_else(own);
     let cache_bytes = u64::from(arguments.cache_size) << 20;
     let observer = Arc::new(Counted(metrics));
-    let options = RegistryOptions { cache_directory, cache_bytes, network, observer, timeouts: Timeouts::default() };
+    let options = RegistryOptions {
+        cache_directory,
+        cache_bytes,
+        network,
+        observer,
+        timeouts: Timeouts::default(),
+    };
     Ok(RegistryClient::new(options)?)
 }
 
@@ -62,7 +68,11 @@ impl RequestObserver for Counted {
     }
 
     fn blob_cache(&self, hit: bool) {
-        if hit { self.0.cache_hit(Cache::Bundle) } else { self.0.cache_miss(Cache::Bundle) }
+        if hit {
+            self.0.cache_hit(Cache::Bundle)
+        } else {
+            self.0.cache_miss(Cache::Bundle)
+        }
     }
 
     fn downloaded(&self, bytes: u64) {

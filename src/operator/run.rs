@@ -8,10 +8,10 @@ use kube::runtime::reflector::Store;
 use kube::{Client, Config};
 use tokio::sync::{Semaphore, watch};
 
+use super::api::condition::READY;
 use super::args::RunArguments;
 use super::connect::{self, ConnectError};
 use super::context::Context;
-use super::api::condition::READY;
 use super::controller::{self, View, Watches};
 use super::health::{self, Readiness};
 use super::leader::{self, LeaderElection, Leadership, Loss, Timing};
@@ -71,8 +71,16 @@ pub async fn run(arguments: RunArguments) -> Result<(), RunError> {
     let stop = stop_signal()?;
     let health = listen::bind("--health-addr", arguments.health_addr).await?;
     let scrapes = listen::bind("--metrics-addr", arguments.metrics_addr).await?;
-    tokio::spawn(listen::serve(health, health::health(readiness.clone()), stopped(stop.clone())));
-    tokio::spawn(listen::serve(scrapes, health::metrics(Arc::clone(&metrics)), stopped(stop.clone())));
+    tokio::spawn(listen::serve(
+        health,
+        health::health(readiness.clone()),
+        stopped(stop.clone()),
+    ));
+    tokio::spawn(listen::serve(
+        scrapes,
+        health::metrics(Arc::clone(&metrics)),
+        stopped(stop.clone()),
+    ));
 
     let leadership = if arguments.leader_elect {
         // A replica that waits for its turn is ready: a rolling update must not wait for it.
@@ -92,9 +100,19 @@ pub async fn run(arguments: RunArguments) -> Result<(), RunError> {
 
 fn election(arguments: &RunArguments, config: &Config, client: Client) -> Result<LeaderElection, RunError> {
     let in_cluster = (!connect::is_outside(arguments.kubeconfig.as_deref())).then(|| config.default_namespace.clone());
-    let namespace = arguments.leader_elect_namespace.clone().or(in_cluster).ok_or(RunError::FindLeaseNamespace)?;
+    let namespace = arguments
+        .leader_elect_namespace
+        .clone()
+        .or(in_cluster)
+        .ok_or(RunError::FindLeaseNamespace)?;
     let identity = leader::identity(&connect::host_name());
-    Ok(LeaderElection::new(client, &namespace, LEASE_NAME, identity, Timing::default()))
+    Ok(LeaderElection::new(
+        client,
+        &namespace,
+        LEASE_NAME,
+        identity,
+        Timing::default(),
+    ))
 }
 
 fn context<R: Registry>(
@@ -104,11 +122,16 @@ fn context<R: Registry>(
     metrics: &Arc<Metrics>,
     leadership: Option<&Leadership>,
 ) -> Context<R> {
-    let reporter = Reporter { controller: "policy-operator".to_owned(), instance: Some(connect::host_name()) };
+    let reporter = Reporter {
+        controller: "policy-operator".to_owned(),
+        instance: Some(connect::host_name()),
+    };
     Context {
         objects: ClusterObjects::new(client.clone()),
         pipeline: Pipeline::new(registry, Limits::default()),
-        rules: Rules { require_verification: arguments.require_verification },
+        rules: Rules {
+            require_verification: arguments.require_verification,
+        },
         memory: Memory::default(),
         recorder: Recorder::new(client.clone(), reporter),
         metrics: Arc::clone(metrics),
@@ -126,8 +149,13 @@ async fn work<R: Registry>(
     stop: watch::Receiver<bool>,
     leadership: Option<Leadership>,
 ) -> Result<(), RunError> {
-    let mut namespaces: Vec<Option<String>> =
-        arguments.watch_namespaces.iter().filter(|name| !name.is_empty()).cloned().map(Some).collect();
+    let mut namespaces: Vec<Option<String>> = arguments
+        .watch_namespaces
+        .iter()
+        .filter(|name| !name.is_empty())
+        .cloned()
+        .map(Some)
+        .collect();
     if namespaces.is_empty() {
         namespaces.push(None);
     }
@@ -137,12 +165,15 @@ async fn work<R: Registry>(
         let (watches, view) = Watches::new(namespace);
         views.push(view);
         let shutdown = stopped(stop.clone());
-        controllers.spawn(controller::run(watches, Arc::clone(&context), arguments.concurrency, shutdown));
+        controllers.spawn(controller::run(
+            watches,
+            Arc::clone(&context),
+            arguments.concurrency,
+            shutdown,
+        ));
     }
     tokio::spawn(announce(views, readiness, Arc::clone(&context.metrics)));
-    let drained = async {
-        while controllers.join_next().await.is_some() {}
-    };
+    let drained = async { while controllers.join_next().await.is_some() {} };
     let timed = async {
         stopped(stop.clone()).await;
         tracing::info!("stopping: waiting for the runs under way");
@@ -196,7 +227,10 @@ fn stop_signal() -> Result<watch::Receiver<bool>, std::io::Error> {
         sender.send_replace(true);
         tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
         tracing::warn!("second signal: ending at once");
-        #[expect(clippy::exit, reason = "whoever signals twice does not want to wait for the runs under way")]
+        #[expect(
+            clippy::exit,
+            reason = "whoever signals twice does not want to wait for the runs under way"
+        )]
         std::process::exit(130);
     });
     Ok(receiver)

@@ -79,21 +79,35 @@ pub(super) async fn acquire<R: Registry>(
 ) -> Result<Acquired, AcquireError> {
     let repository = &revision.value().repository;
     let raw = fetch(registry, repository, revision.value().digest, access).await?;
-    let manifest = match revision.open(&raw.media_type, &raw.bytes).map_err(AcquireError::OpenManifest)? {
+    let manifest = match revision
+        .open(&raw.media_type, &raw.bytes)
+        .map_err(AcquireError::OpenManifest)?
+    {
         Opened::Image(manifest) => manifest,
         Opened::Index(child) => {
             let raw = fetch(registry, repository, child.value().descriptor().digest, access).await?;
-            child.open(&raw.media_type, &raw.bytes).map_err(AcquireError::OpenManifest)?
+            child
+                .open(&raw.media_type, &raw.bytes)
+                .map_err(AcquireError::OpenManifest)?
         }
     };
-    let PolicyManifest { bundle: layer, annotations } = manifest.value().clone();
-    let content = registry.blob(repository, &layer, access).await.map_err(AcquireError::Fetch)?;
+    let PolicyManifest {
+        bundle: layer,
+        annotations,
+    } = manifest.value().clone();
+    let content = registry
+        .blob(repository, &layer, access)
+        .await
+        .map_err(AcquireError::Fetch)?;
     // Inflating megabytes would hold up every other object on this thread.
     let bundle = tokio::task::spawn_blocking(move || manifest.bundle(content, &limits))
         .await
         .map_err(|_| AcquireError::Interrupted)?
         .map_err(AcquireError::ReadBundle)?;
-    Ok(Acquired { bundle, annotations: Arc::new(annotations) })
+    Ok(Acquired {
+        bundle,
+        annotations: Arc::new(annotations),
+    })
 }
 
 async fn fetch<R: Registry>(
@@ -102,5 +116,8 @@ async fn fetch<R: Registry>(
     digest: Digest,
     access: &Access,
 ) -> Result<RawManifest, AcquireError> {
-    registry.manifest(repository, &ManifestName::Digest(digest), access).await.map_err(AcquireError::Fetch)
+    registry
+        .manifest(repository, &ManifestName::Digest(digest), access)
+        .await
+        .map_err(AcquireError::Fetch)
 }

@@ -9,9 +9,9 @@ use tempfile::NamedTempFile;
 
 use super::endpoint::authority;
 use super::exchange::{Call, Exchange};
+use super::failure;
 use super::observer::RequestKind;
 use super::store::{self, Store};
-use super::failure;
 use crate::domain::access::Access;
 use crate::domain::artifact::Descriptor;
 use crate::domain::bundle::{Content, Limits};
@@ -43,7 +43,11 @@ pub(super) async fn fetch(
     let call = Call::get(repository, access, RequestKind::Blob, &format!("blobs/{digest}"), what)?;
     let limit = Limits::default().compressed_bytes;
     if *size > limit {
-        return Err(RegistryError::TooLarge { host: authority(&call.url), what: call.what, limit });
+        return Err(RegistryError::TooLarge {
+            host: authority(&call.url),
+            what: call.what,
+            limit,
+        });
     }
     let scope = access.scope(repository);
     let found = store.find(&scope, digest, *size);
@@ -60,15 +64,27 @@ pub(super) async fn fetch(
 }
 
 async fn receive(exchange: &Exchange, store: &Store, mut call: Call<'_>, size: u64) -> Result<Download, RegistryError> {
-    let mut download = Download { file: store.partial()?, hasher: Hasher::default(), received: 0 };
+    let mut download = Download {
+        file: store.partial()?,
+        hasher: Hasher::default(),
+        received: 0,
+    };
     let mut connections = 1;
     loop {
         let response = exchange.send(&call).await?;
         if call.from > 0 && !resumes(&response, call.from) {
             // The registry does not resume: from the beginning, into a new file.
-            download = Download { file: store.partial()?, hasher: Hasher::default(), received: 0 };
+            download = Download {
+                file: store.partial()?,
+                hasher: Hasher::default(),
+                received: 0,
+            };
             if response.status() == StatusCode::PARTIAL_CONTENT {
-                return Err(failure::protocol(&call.url, &call.what, "another range than the one asked for"));
+                return Err(failure::protocol(
+                    &call.url,
+                    &call.what,
+                    "another range than the one asked for",
+                ));
             }
         }
         let broken = match copy(exchange, response, &mut download, size, &call).await {
@@ -96,10 +112,18 @@ async fn copy(
     size: u64,
     call: &Call<'_>,
 ) -> Result<(), RegistryError> {
-    while let Some(chunk) = response.chunk().await.map_err(|error| failure::transport(response_url(call), error))? {
+    while let Some(chunk) = response
+        .chunk()
+        .await
+        .map_err(|error| failure::transport(response_url(call), error))?
+    {
         download.received += chunk.len() as u64;
         if download.received > size {
-            return Err(RegistryError::TooLarge { host: authority(&call.url), what: call.what.clone(), limit: size });
+            return Err(RegistryError::TooLarge {
+                host: authority(&call.url),
+                what: call.what.clone(),
+                limit: size,
+            });
         }
         exchange.observer.downloaded(chunk.len() as u64);
         download.hasher.update(&chunk);
@@ -115,10 +139,19 @@ fn response_url<'a>(call: &'a Call<'_>) -> &'a reqwest::Url {
 
 /// Whether an answer goes on exactly at `from` (RFC 9110, section 14.4).
 fn resumes(response: &Response, from: u64) -> bool {
-    let range = response.headers().get(CONTENT_RANGE).and_then(|range| range.to_str().ok()).unwrap_or_default();
+    let range = response
+        .headers()
+        .get(CONTENT_RANGE)
+        .and_then(|range| range.to_str().ok())
+        .unwrap_or_default();
     response.status() == StatusCode::PARTIAL_CONTENT && range.starts_with(&format!("bytes {from}-"))
 }
 
 fn mismatch(call: &Call<'_>, expected: &Digest, actual: Digest) -> RegistryError {
-    RegistryError::DigestMismatch { host: authority(&call.url), what: call.what.clone(), expected: *expected, actual }
+    RegistryError::DigestMismatch {
+        host: authority(&call.url),
+        what: call.what.clone(),
+        expected: *expected,
+        actual,
+    }
 }

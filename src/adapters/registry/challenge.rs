@@ -22,7 +22,11 @@ pub(super) enum Challenge {
 
 /// The best challenge of an answer: Bearer before Basic.
 pub(super) fn of(response: &Response) -> Option<Challenge> {
-    let values = response.headers().get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
+    let values = response
+        .headers()
+        .get_all(WWW_AUTHENTICATE)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
     best(values)
 }
 
@@ -40,7 +44,10 @@ fn best<'a>(headers: impl Iterator<Item = &'a str>) -> Option<Challenge> {
             if challenge.scheme.eq_ignore_ascii_case("bearer")
                 && let Some(realm) = parameter("realm")
             {
-                return Some(Challenge::Bearer { realm, service: parameter("service") });
+                return Some(Challenge::Bearer {
+                    realm,
+                    service: parameter("service"),
+                });
             }
             if challenge.scheme.eq_ignore_ascii_case("basic") {
                 basic = Some(Challenge::Basic);
@@ -57,7 +64,10 @@ mod tests {
     use rstest::rstest;
 
     fn bearer(realm: &str, service: Option<&str>) -> Option<Challenge> {
-        Some(Challenge::Bearer { realm: realm.to_owned(), service: service.map(str::to_owned) })
+        Some(Challenge::Bearer {
+            realm: realm.to_owned(),
+            service: service.map(str::to_owned),
+        })
     }
 
     #[rstest]

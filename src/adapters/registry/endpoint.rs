@@ -25,7 +25,8 @@ pub(super) fn url(repository: &Repository, access: &Access, rest: &str) -> Resul
 /// Host and port as they are shown and compared.
 pub(super) fn authority(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
-    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+    url.port()
+        .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
 /// Whether two URLs have the same scheme, host and port: only then does a credential for one go to the other.
@@ -45,8 +46,14 @@ mod tests {
     #[case("localhost:5000/policy", true, "http://localhost:5000/v2/policy/tags/list")]
     fn leads_to_the_registrys_api(#[case] image: &str, #[case] insecure: bool, #[case] expected: &str) {
         let reference: crate::domain::reference::ImageReference = image.parse().unwrap();
-        let access = Access { insecure, ..Access::default() };
-        assert_eq!(url(reference.repository(), &access, "tags/list").unwrap().as_str(), expected);
+        let access = Access {
+            insecure,
+            ..Access::default()
+        };
+        assert_eq!(
+            url(reference.repository(), &access, "tags/list").unwrap().as_str(),
+            expected
+        );
     }
 
     #[rstest]

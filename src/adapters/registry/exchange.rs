@@ -54,7 +54,16 @@ impl<'a> Call<'a> {
         what: String,
     ) -> Result<Self, RegistryError> {
         let url = endpoint::url(repository, access, rest)?;
-        Ok(Self { repository, access, kind, method: Method::GET, url, accept: None, from: 0, what })
+        Ok(Self {
+            repository,
+            access,
+            kind,
+            method: Method::GET,
+            url,
+            accept: None,
+            from: 0,
+            what,
+        })
     }
 }
 
@@ -92,12 +101,20 @@ impl Exchange {
         credentials: Option<&Credentials>,
     ) -> Result<Response, RegistryError> {
         let anonymous = credentials.is_none();
-        let asker = (call.access.scope(call.repository), credentials.map(Credentials::fingerprint));
+        let asker = (
+            call.access.scope(call.repository),
+            credentials.map(Credentials::fingerprint),
+        );
         let mut response = self.follow(client, call, self.tokens.get(&asker).as_ref()).await?;
         // Only the registry itself may challenge: a blob store behind a redirect must not learn what it would take.
         if response.status() == StatusCode::UNAUTHORIZED && same_origin(response.url(), &call.url) {
             let Some(challenge) = challenge::of(&response) else {
-                return Err(failure::status(&response, &call.what, call.repository.path(), anonymous));
+                return Err(failure::status(
+                    &response,
+                    &call.what,
+                    call.repository.path(),
+                    anonymous,
+                ));
             };
             let header = self.answer(client, call, &challenge, credentials).await?;
             response = self.follow(client, call, Some(&header)).await?;
@@ -108,7 +125,12 @@ impl Exchange {
         if response.status().is_success() {
             return Ok(response);
         }
-        Err(failure::status(&response, &call.what, call.repository.path(), anonymous))
+        Err(failure::status(
+            &response,
+            &call.what,
+            call.repository.path(),
+            anonymous,
+        ))
     }
 
     /// The header that answers a challenge.
@@ -122,11 +144,17 @@ impl Exchange {
         let unauthorized = || RegistryError::Unauthorized {
             host: authority(&call.url),
             repository: call.repository.path().to_owned(),
-            credentials: if credentials.is_none() { "an anonymous request" } else { "the credentials of the pull secret" },
+            credentials: if credentials.is_none() {
+                "an anonymous request"
+            } else {
+                "the credentials of the pull secret"
+            },
         };
         match (challenge, credentials) {
             (_, Some(Credentials::RegistryToken(token))) => Ok(Header::bearer(token.expose(), None)),
-            (Challenge::Basic, Some(Credentials::Basic { username, password })) => Ok(Header::basic(username, password)),
+            (Challenge::Basic, Some(Credentials::Basic { username, password })) => {
+                Ok(Header::basic(username, password))
+            }
             (Challenge::Basic, _) => Err(unauthorized()),
             (Challenge::Bearer { realm, service }, _) => {
                 let realm = token::realm(realm, &call.url).ok_or_else(|| {
@@ -148,20 +176,34 @@ impl Exchange {
         self.check(&realm.url).await?;
         if credentials.is_some() && !realm.trusted {
             let (server, registry) = (authority(&realm.url), authority(&call.url));
-            tracing::warn!(server, registry, "the token server is not of the registry's site: credentials are not sent");
+            tracing::warn!(
+                server,
+                registry,
+                "the token server is not of the registry's site: credentials are not sent"
+            );
         }
         let path = call.repository.path();
         let answered = token::fetch(client, realm, service, path, credentials).await;
         self.observe(RequestKind::Token, &answered);
         let response = answered?;
         if !response.status().is_success() {
-            return Err(failure::status(&response, "token", path, credentials.is_none() || !realm.trusted));
+            return Err(failure::status(
+                &response,
+                "token",
+                path,
+                credentials.is_none() || !realm.trusted,
+            ));
         }
         token::read(response).await
     }
 
     /// Sends, and follows redirects. The header goes only where it was made for.
-    async fn follow(&self, client: &Client, call: &Call<'_>, header: Option<&Header>) -> Result<Response, RegistryError> {
+    async fn follow(
+        &self,
+        client: &Client,
+        call: &Call<'_>,
+        header: Option<&Header>,
+    ) -> Result<Response, RegistryError> {
         let mut url = call.url.clone();
         for _ in 0..=MAX_REDIRECTS {
             let header = header.filter(|_| same_origin(&url, &call.url)).and_then(Header::value);
@@ -210,7 +252,10 @@ impl Exchange {
             return Err(refused());
         }
         if self.network.may_be_api_server_on_loopback(url) {
-            let (host, port) = (url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or_default());
+            let (host, port) = (
+                url.host_str().unwrap_or_default(),
+                url.port_or_known_default().unwrap_or_default(),
+            );
             let resolved = tokio::net::lookup_host((host, port)).await;
             if resolved.is_ok_and(|mut found| found.any(|socket| socket.ip().is_loopback())) {
                 return Err(refused());
@@ -224,9 +269,14 @@ impl Exchange {
 fn redirected(response: &Response, call: &Call<'_>) -> Result<Url, RegistryError> {
     let from = response.url();
     let broken = |cause: &str| failure::protocol(&call.url, &call.what, cause);
-    let location = response.headers().get(LOCATION).and_then(|location| location.to_str().ok());
+    let location = response
+        .headers()
+        .get(LOCATION)
+        .and_then(|location| location.to_str().ok());
     let location = location.ok_or_else(|| broken("a redirect without a readable location"))?;
-    let url = from.join(location).map_err(|_| broken("a redirect to something that is no URL"))?;
+    let url = from
+        .join(location)
+        .map_err(|_| broken("a redirect to something that is no URL"))?;
     match (from.scheme(), url.scheme()) {
         ("https" | "http", "https") | ("http", "http") => {}
         _ => return Err(broken("a redirect away from TLS, or to something that is not HTTP")),

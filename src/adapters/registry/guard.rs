@@ -52,10 +52,19 @@ impl NetworkPolicy {
             .filter(|pattern| !pattern.is_empty())
             .map(|pattern| {
                 let glob = Glob::new(&pattern.to_ascii_lowercase()).map(|glob| glob.compile_matcher());
-                glob.ok().filter(|_| !pattern.contains('/')).ok_or_else(|| PatternError { pattern: pattern.to_owned() })
+                glob.ok()
+                    .filter(|_| !pattern.contains('/'))
+                    .ok_or_else(|| PatternError {
+                        pattern: pattern.to_owned(),
+                    })
             })
             .collect::<Result<_, _>>()?;
-        Ok(Self { allowed_registries, deny_private_addresses, allow_loopback, refused })
+        Ok(Self {
+            allowed_registries,
+            deny_private_addresses,
+            allow_loopback,
+            refused,
+        })
     }
 
     /// Whether a registry with this host, port included where one is written, may be used.
@@ -94,8 +103,7 @@ impl NetworkPolicy {
                     || (self.deny_private_addresses && (address.is_private() || is_shared(address)))
             }
             IpAddr::V6(address) => {
-                address.is_unicast_link_local()
-                    || (self.deny_private_addresses && address.is_unique_local())
+                address.is_unicast_link_local() || (self.deny_private_addresses && address.is_unique_local())
             }
         };
         !refused && !self.refused.iter().any(|socket| unwrap(socket.ip()) == address)
@@ -103,12 +111,16 @@ impl NetworkPolicy {
 
     /// On loopback the API server shares its address with everything else there, so its port counts too.
     fn refuses_socket(&self, address: IpAddr, port: Option<u16>) -> bool {
-        self.refused.iter().any(|socket| unwrap(socket.ip()) == unwrap(address) && Some(socket.port()) == port)
+        self.refused
+            .iter()
+            .any(|socket| unwrap(socket.ip()) == unwrap(address) && Some(socket.port()) == port)
     }
 
     /// Whether a name that resolves to loopback may be asked at this port.
     fn refuses_loopback_port(&self, port: Option<u16>) -> bool {
-        self.refused.iter().any(|socket| unwrap(socket.ip()).is_loopback() && Some(socket.port()) == port)
+        self.refused
+            .iter()
+            .any(|socket| unwrap(socket.ip()).is_loopback() && Some(socket.port()) == port)
     }
 
     /// Whether `url` asks a name for the port at which the API server listens on loopback.
@@ -152,7 +164,11 @@ impl Resolve for GuardedResolver {
         Box::pin(async move {
             let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
             let permitted: Vec<SocketAddr> = found.filter(|socket| policy.permits(socket.ip())).collect();
-            if permitted.is_empty() { Err(Refused.into()) } else { Ok(Box::new(permitted.into_iter()) as Addrs) }
+            if permitted.is_empty() {
+                Err(Refused.into())
+            } else {
+                Ok(Box::new(permitted.into_iter()) as Addrs)
+            }
         })
     }
 }
@@ -224,7 +240,10 @@ mod tests {
     fn on_loopback_only_the_port_of_the_api_server_is_refused() {
         let refused = vec!["127.0.0.1:6443".parse().unwrap()];
         let policy = NetworkPolicy::new(&[], false, true, refused).unwrap();
-        assert!(policy.permits_url(&"http://127.0.0.1:5000/".parse().unwrap()) == policy.permits("127.0.0.1".parse().unwrap()));
+        assert!(
+            policy.permits_url(&"http://127.0.0.1:5000/".parse().unwrap())
+                == policy.permits("127.0.0.1".parse().unwrap())
+        );
         assert!(policy.permits_url(&"http://127.0.0.1:5000/".parse().unwrap()));
         assert!(!policy.permits_url(&"https://127.0.0.1:6443/".parse().unwrap()));
         assert!(policy.may_be_api_server_on_loopback(&"https://localhost:6443/".parse().unwrap()));

@@ -74,7 +74,11 @@ pub(super) async fn tags(
         match next {
             // Some registries ignore where the next page should begin and would go on for ever.
             Some(next) if asked.contains(&next) => {
-                return Err(failure::protocol(&call.url, &call.what, "the pages of the list go in a circle"));
+                return Err(failure::protocol(
+                    &call.url,
+                    &call.what,
+                    "the pages of the list go in a circle",
+                ));
             }
             Some(next) => call.url = next,
             None => return Ok(tags),
@@ -92,7 +96,13 @@ pub(super) async fn referrers(
     access: &Access,
 ) -> Result<Vec<Descriptor>, RegistryError> {
     let what = format!("referrers of {}@{digest}", repository.path());
-    let mut call = Call::get(repository, access, RequestKind::Referrers, &format!("referrers/{digest}"), what)?;
+    let mut call = Call::get(
+        repository,
+        access,
+        RequestKind::Referrers,
+        &format!("referrers/{digest}"),
+        what,
+    )?;
     call.accept = Some("application/vnd.oci.image.index.v1+json");
     let mut found = Vec::new();
     for page in 0..MAX_REFERRER_PAGES {
@@ -128,7 +138,13 @@ async fn by_tag(
 ) -> Result<Vec<Descriptor>, RegistryError> {
     let name = ManifestName::Tag(Tag::referrers_fallback(digest));
     let what = format!("{}:{name}", repository.path());
-    let call = Call::get(repository, access, RequestKind::Referrers, &format!("manifests/{name}"), what)?;
+    let call = Call::get(
+        repository,
+        access,
+        RequestKind::Referrers,
+        &format!("manifests/{name}"),
+        what,
+    )?;
     let found = match manifests::fetch(exchange, repository, &name, access).await {
         Ok(manifest) => entries(&manifest.bytes, &call)?,
         Err(RegistryError::NotFound { .. }) => Vec::new(),
@@ -155,19 +171,29 @@ fn entries(bytes: &[u8], call: &Call<'_>) -> Result<Vec<Descriptor>, RegistryErr
 
 /// The URL of `Link: <…>; rel="next"` (RFC 8288), which must stay in the same list of the same registry.
 fn next_page(response: &Response, call: &Call<'_>) -> Result<Option<Url>, RegistryError> {
-    let headers = response.headers().get_all(LINK).iter().filter_map(|value| value.to_str().ok());
-    let Some(target) = headers.flat_map(|header| header.split(',')).find_map(next_target) else { return Ok(None) };
+    let headers = response
+        .headers()
+        .get_all(LINK)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    let Some(target) = headers.flat_map(|header| header.split(',')).find_map(next_target) else {
+        return Ok(None);
+    };
     let broken = || failure::protocol(&call.url, &call.what, "the next page of the list is elsewhere");
     let url = call.url.join(target).map_err(|_| broken())?;
-    if same_origin(&url, &call.url) && url.path() == call.url.path() { Ok(Some(url)) } else { Err(broken()) }
+    if same_origin(&url, &call.url) && url.path() == call.url.path() {
+        Ok(Some(url))
+    } else {
+        Err(broken())
+    }
 }
 
 fn next_target(link: &str) -> Option<&str> {
     let (target, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
     let next = parameters.split(';').map(str::trim).any(|parameter| {
-        parameter
-            .split_once('=')
-            .is_some_and(|(name, value)| name.trim().eq_ignore_ascii_case("rel") && value.trim().trim_matches('"') == "next")
+        parameter.split_once('=').is_some_and(|(name, value)| {
+            name.trim().eq_ignore_ascii_case("rel") && value.trim().trim_matches('"') == "next"
+        })
     });
     next.then_some(target)
 }

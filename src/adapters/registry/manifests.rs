@@ -26,7 +26,10 @@ pub(super) async fn resolve(
     access: &Access,
 ) -> Result<Digest, RegistryError> {
     let name = ManifestName::Tag(tag.clone());
-    let call = Call { method: Method::HEAD, ..call(repository, &name, access)? };
+    let call = Call {
+        method: Method::HEAD,
+        ..call(repository, &name, access)?
+    };
     match exchange.send(&call).await {
         Ok(response) => {
             if let Some(digest) = header_digest(&response) {
@@ -37,7 +40,9 @@ pub(super) async fn resolve(
         Err(RegistryError::Protocol { .. }) => {}
         Err(error) => return Err(error),
     }
-    fetch(exchange, repository, &name, access).await.map(|manifest| manifest.digest)
+    fetch(exchange, repository, &name, access)
+        .await
+        .map(|manifest| manifest.digest)
 }
 
 /// A manifest, hashed by us.
@@ -59,7 +64,11 @@ pub(super) async fn fetch(
             expected: *expected,
             actual: digest,
         }),
-        _ => Ok(RawManifest { digest, media_type, bytes }),
+        _ => Ok(RawManifest {
+            digest,
+            media_type,
+            bytes,
+        }),
     }
 }
 
@@ -68,15 +77,42 @@ fn call<'a>(repository: &'a Repository, name: &ManifestName, access: &'a Access)
         ManifestName::Tag(tag) => format!("{}:{tag}", repository.path()),
         ManifestName::Digest(digest) => format!("{}@{digest}", repository.path()),
     };
-    let call = Call::get(repository, access, RequestKind::Manifest, &format!("manifests/{name}"), what)?;
-    Ok(Call { accept: Some(ACCEPT), ..call })
+    let call = Call::get(
+        repository,
+        access,
+        RequestKind::Manifest,
+        &format!("manifests/{name}"),
+        what,
+    )?;
+    Ok(Call {
+        accept: Some(ACCEPT),
+        ..call
+    })
 }
 
 fn header_digest(response: &Response) -> Option<Digest> {
-    response.headers().get("docker-content-digest")?.to_str().ok()?.trim().parse().ok()
+    response
+        .headers()
+        .get("docker-content-digest")?
+        .to_str()
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
 }
 
 fn media_type(response: &Response) -> String {
-    let header = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    header.split(';').next().unwrap_or_default().trim().chars().take(255).collect()
+    let header = response
+        .headers()
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    header
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .chars()
+        .take(255)
+        .collect()
 }

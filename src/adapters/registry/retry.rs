@@ -46,7 +46,9 @@ pub(super) async fn retrying<T, F: Future<Output = Result<T, RegistryError>>>(
 }
 
 fn backoff(tried: u32) -> Duration {
-    FIRST_WAIT.saturating_mul(1 << tried.saturating_sub(1).min(8)).mul_f64(0.5 + fastrand::f64() / 2.0)
+    FIRST_WAIT
+        .saturating_mul(1 << tried.saturating_sub(1).min(8))
+        .mul_f64(0.5 + fastrand::f64() / 2.0)
 }
 
 /// `Retry-After`, in seconds or as a date (RFC 9110, section 10.2.3).
@@ -81,7 +83,10 @@ mod tests {
     #[case::negative("-5", None)]
     #[case::junk("soon", None)]
     fn reads_both_forms(#[case] value: &str, #[case] seconds: Option<u64>) {
-        assert_eq!(parse_retry_after(value, Timestamp::UNIX_EPOCH), seconds.map(Duration::from_secs));
+        assert_eq!(
+            parse_retry_after(value, Timestamp::UNIX_EPOCH),
+            seconds.map(Duration::from_secs)
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -89,7 +94,10 @@ mod tests {
         let mut attempts = 0;
         let result: Result<(), _> = retrying(|| {
             attempts += 1;
-            std::future::ready(Err(RegistryError::Unreachable { host: "ghcr.io".into(), cause: "reset".into() }))
+            std::future::ready(Err(RegistryError::Unreachable {
+                host: "ghcr.io".into(),
+                cause: "reset".into(),
+            }))
         })
         .await;
         assert!(result.is_err());
@@ -103,7 +111,10 @@ mod tests {
         let result: Result<(), _> = retrying(|| {
             attempts += 1;
             let wait = Duration::from_secs(3);
-            std::future::ready(Err(RegistryError::RateLimited { host: "ghcr.io".into(), wait }))
+            std::future::ready(Err(RegistryError::RateLimited {
+                host: "ghcr.io".into(),
+                wait,
+            }))
         })
         .await;
         assert!(result.is_err());

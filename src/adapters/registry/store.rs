@@ -62,7 +62,12 @@ impl Store {
                 _ => fs::create_dir_all(&path).map_err(|error| failed(&error))?,
             }
         }
-        Ok(Self { directory, capacity, entries: Mutex::default(), clock: AtomicU64::default() })
+        Ok(Self {
+            directory,
+            capacity,
+            entries: Mutex::default(),
+            clock: AtomicU64::default(),
+        })
     }
 
     /// A blob that is there with the size it should have. Its bytes are hashed again by whoever reads them.
@@ -80,7 +85,9 @@ impl Store {
 
     /// A file to download into. It is deleted when dropped.
     pub(super) fn partial(&self) -> Result<NamedTempFile, RegistryError> {
-        tempfile::Builder::new().tempfile_in(self.directory.join(PARTIAL)).map_err(|error| failed(&error))
+        tempfile::Builder::new()
+            .tempfile_in(self.directory.join(PARTIAL))
+            .map_err(|error| failed(&error))
     }
 
     /// Takes a complete, checked file over.
@@ -94,7 +101,13 @@ impl Store {
         let path = self.path(scope, digest);
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         file.persist(&path).map_err(|error| failed(&error.error))?;
-        entries.insert(path.clone(), Entry { size, used: self.tick() });
+        entries.insert(
+            path.clone(),
+            Entry {
+                size,
+                used: self.tick(),
+            },
+        );
         self.evict(&mut entries, &path);
         Ok(Arc::new(File { path, size }))
     }
@@ -102,8 +115,13 @@ impl Store {
     fn evict(&self, entries: &mut HashMap<PathBuf, Entry>, newest: &Path) {
         let mut total: u64 = entries.values().map(|entry| entry.size).sum();
         while total > self.capacity {
-            let oldest = entries.iter().filter(|(path, _)| *path != newest).min_by_key(|(_, entry)| entry.used);
-            let Some((path, size)) = oldest.map(|(path, entry)| (path.clone(), entry.size)) else { return };
+            let oldest = entries
+                .iter()
+                .filter(|(path, _)| *path != newest)
+                .min_by_key(|(_, entry)| entry.used);
+            let Some((path, size)) = oldest.map(|(path, entry)| (path.clone(), entry.size)) else {
+                return;
+            };
             // A file that cannot be removed is forgotten all the same; the next start removes it.
             let _ = fs::remove_file(&path);
             entries.remove(&path);
@@ -112,7 +130,9 @@ impl Store {
     }
 
     fn path(&self, scope: &Scope, digest: &Digest) -> PathBuf {
-        self.directory.join(BLOBS).join(format!("{}-{}", scope.hex(), digest.hex()))
+        self.directory
+            .join(BLOBS)
+            .join(format!("{}-{}", scope.hex(), digest.hex()))
     }
 
     fn tick(&self) -> u64 {
@@ -122,7 +142,9 @@ impl Store {
 
 /// An error of the disk.
 pub(super) fn failed(error: &io::Error) -> RegistryError {
-    RegistryError::Storage { cause: error.to_string() }
+    RegistryError::Storage {
+        cause: error.to_string(),
+    }
 }
 
 #[cfg(test)]
@@ -138,7 +160,9 @@ mod tests {
     fn put(store: &Store, scope: &Scope, bytes: &[u8]) -> Arc<dyn Content> {
         let mut file = store.partial().unwrap();
         file.write_all(bytes).unwrap();
-        store.keep(scope, &Digest::of(bytes), bytes.len() as u64, file.into_temp_path()).unwrap()
+        store
+            .keep(scope, &Digest::of(bytes), bytes.len() as u64, file.into_temp_path())
+            .unwrap()
     }
 
     #[test]

@@ -46,13 +46,19 @@ impl Header {
     /// `Basic`, for as long as the registry takes it.
     pub(super) fn basic(username: &str, password: &Secret) -> Self {
         let encoded = STANDARD.encode(format!("{username}:{}", password.expose()));
-        Self { value: Secret::new(format!("Basic {encoded}")), expires: None }
+        Self {
+            value: Secret::new(format!("Basic {encoded}")),
+            expires: None,
+        }
     }
 
     /// `Bearer`.
     pub(super) fn bearer(token: &str, lifetime: Option<Duration>) -> Self {
         let expires = lifetime.map(|lifetime| Instant::now() + lifetime);
-        Self { value: Secret::new(format!("Bearer {token}")), expires }
+        Self {
+            value: Secret::new(format!("Bearer {token}")),
+            expires,
+        }
     }
 
     /// The header's value; none where a token holds what no header may.
@@ -66,7 +72,10 @@ impl Header {
 impl Tokens {
     pub(super) fn get(&self, asker: &Asker) -> Option<Header> {
         let headers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        headers.get(asker).filter(|header| header.expires.is_none_or(|expires| Instant::now() < expires)).cloned()
+        headers
+            .get(asker)
+            .filter(|header| header.expires.is_none_or(|expires| Instant::now() < expires))
+            .cloned()
     }
 
     pub(super) fn keep(&self, asker: Asker, header: Header) {
@@ -127,12 +136,27 @@ fn same_site(one: &str, other: &str) -> bool {
 /// anyone can have a name.
 fn is_shared_suffix(host: &str) -> bool {
     const SHARED: [&str; 14] = [
-        "amazonaws.com", "azurecr.io", "azurewebsites.net", "cloudapp.net", "cloudfront.net", "fly.dev", "github.io",
-        "gitlab.io", "herokuapp.com", "ngrok.io", "pages.dev", "run.app", "vercel.app", "workers.dev",
+        "amazonaws.com",
+        "azurecr.io",
+        "azurewebsites.net",
+        "cloudapp.net",
+        "cloudfront.net",
+        "fly.dev",
+        "github.io",
+        "gitlab.io",
+        "herokuapp.com",
+        "ngrok.io",
+        "pages.dev",
+        "run.app",
+        "vercel.app",
+        "workers.dev",
     ];
     let labels: Vec<&str> = host.split('.').collect();
     let country = matches!(labels.as_slice(), [second, top] if top.len() == 2 && second.len() <= 3);
-    country || SHARED.iter().any(|shared| host == *shared || host.ends_with(&format!(".{shared}")))
+    country
+        || SHARED
+            .iter()
+            .any(|shared| host == *shared || host.ends_with(&format!(".{shared}")))
 }
 
 #[derive(Deserialize)]
@@ -154,14 +178,21 @@ pub(super) async fn fetch(
     let credentials = credentials.filter(|_| realm.trusted);
     let request = if let Some(Credentials::IdentityToken(token)) = credentials {
         let mut form = url::form_urlencoded::Serializer::new(String::new());
-        form.append_pair("grant_type", "refresh_token").append_pair("refresh_token", token.expose());
-        form.append_pair("client_id", "policy-operator").append_pair("scope", &scope);
+        form.append_pair("grant_type", "refresh_token")
+            .append_pair("refresh_token", token.expose());
+        form.append_pair("client_id", "policy-operator")
+            .append_pair("scope", &scope);
         form.extend_pairs(service.map(|service| ("service", service)));
         let form_type = "application/x-www-form-urlencoded";
-        client.post(realm.url.clone()).header(reqwest::header::CONTENT_TYPE, form_type).body(form.finish())
+        client
+            .post(realm.url.clone())
+            .header(reqwest::header::CONTENT_TYPE, form_type)
+            .body(form.finish())
     } else {
         let mut url = realm.url.clone();
-        url.query_pairs_mut().extend_pairs(service.map(|service| ("service", service))).append_pair("scope", &scope);
+        url.query_pairs_mut()
+            .extend_pairs(service.map(|service| ("service", service)))
+            .append_pair("scope", &scope);
         match credentials {
             Some(Credentials::Basic { username, password }) => {
                 client.get(url).basic_auth(username, Some(password.expose()))
@@ -169,7 +200,10 @@ pub(super) async fn fetch(
             _ => client.get(url),
         }
     };
-    request.send().await.map_err(|error| failure::transport(&realm.url, error))
+    request
+        .send()
+        .await
+        .map_err(|error| failure::transport(&realm.url, error))
 }
 
 /// The header that a token server's answer stands for.
@@ -182,10 +216,21 @@ pub(super) async fn read(response: Response) -> Result<Header, RegistryError> {
         cause: "the token server's answer holds no token".to_owned(),
     };
     let reply: TokenReply = serde_json::from_slice(&bytes).map_err(|_| broken())?;
-    let token = reply.token.or(reply.access_token).filter(|token| !token.is_empty()).ok_or_else(broken)?;
-    let lifetime = reply.expires_in.map_or(DEFAULT_LIFETIME, Duration::from_secs).min(MOST_LIFETIME);
+    let token = reply
+        .token
+        .or(reply.access_token)
+        .filter(|token| !token.is_empty())
+        .ok_or_else(broken)?;
+    let lifetime = reply
+        .expires_in
+        .map_or(DEFAULT_LIFETIME, Duration::from_secs)
+        .min(MOST_LIFETIME);
     let header = Header::bearer(&token, Some(lifetime.saturating_sub(SAFETY)));
-    if header.value().is_some() { Ok(header) } else { Err(broken()) }
+    if header.value().is_some() {
+        Ok(header)
+    } else {
+        Err(broken())
+    }
 }
 
 #[cfg(test)]
@@ -217,7 +262,10 @@ mod tests {
         #[case] registry: &str,
         #[case] trusted: Option<bool>,
     ) {
-        assert_eq!(realm(text, &registry.parse().unwrap()).map(|realm| realm.trusted), trusted);
+        assert_eq!(
+            realm(text, &registry.parse().unwrap()).map(|realm| realm.trusted),
+            trusted
+        );
     }
 
     #[test]
@@ -225,7 +273,10 @@ mod tests {
         let tokens = Tokens::default();
         let asker = |number: usize| {
             let repository = format!("ghcr.io/acme/p{number}").parse::<crate::domain::reference::ImageReference>();
-            (crate::domain::access::Access::default().scope(repository.unwrap().repository()), None)
+            (
+                crate::domain::access::Access::default().scope(repository.unwrap().repository()),
+                None,
+            )
         };
         for number in 0..MAX_HEADERS + 10 {
             tokens.keep(asker(number), Header::bearer("t", None));

@@ -25,7 +25,11 @@ pub(super) struct Transports {
 
 impl Transports {
     pub(super) fn new(network: Arc<NetworkPolicy>, timeouts: Timeouts) -> Self {
-        Self { network, timeouts, clients: Mutex::default() }
+        Self {
+            network,
+            timeouts,
+            clients: Mutex::default(),
+        }
     }
 
     /// The pool for the TLS settings of `access`. Credentials are no part of it: they travel with each request.
@@ -44,7 +48,9 @@ impl Transports {
     }
 
     fn build(&self, access: &Access) -> Result<Client, RegistryError> {
-        let wrong = |cause: &str| RegistryError::TlsSettings { cause: cause.to_owned() };
+        let wrong = |cause: &str| RegistryError::TlsSettings {
+            cause: cause.to_owned(),
+        };
         let mut builder = Client::builder()
             .user_agent(concat!("policy-operator/", env!("CARGO_PKG_VERSION")))
             .no_proxy()
@@ -71,6 +77,8 @@ impl Transports {
             builder = builder.identity(identity);
         }
         // The cause may quote the PEM text, so it is not repeated.
-        builder.build().map_err(|_| wrong("the certificates or the key are not usable, or the system has no authorities"))
+        builder
+            .build()
+            .map_err(|_| wrong("the certificates or the key are not usable, or the system has no authorities"))
     }
 }

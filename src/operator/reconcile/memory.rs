@@ -37,12 +37,22 @@ impl Recollection {
     /// How long this object can be left alone: nobody asks for anything new, the ConfigMap is as we left it, and the next
     /// run is not due. Most wake-ups are of that kind, because our own writes come back through the watches.
     #[must_use]
-    pub fn idle(&self, request: &Request, target: Option<&Target>, watched: Option<&ObjectMeta>, now: Instant) -> Option<Duration> {
+    pub fn idle(
+        &self,
+        request: &Request,
+        target: Option<&Target>,
+        watched: Option<&ObjectMeta>,
+        now: Instant,
+    ) -> Option<Duration> {
         let (answered, due) = self.answered.as_ref()?;
         let intact = self.delivered.as_ref().is_none_or(|delivered| {
-            target.zip(watched).is_some_and(|(target, watched)| delivered.is(target, watched))
+            target
+                .zip(watched)
+                .is_some_and(|(target, watched)| delivered.is(target, watched))
         });
-        (answered == request && intact).then(|| due.checked_duration_since(now)).flatten()
+        (answered == request && intact)
+            .then(|| due.checked_duration_since(now))
+            .flatten()
     }
 }
 
@@ -61,7 +71,11 @@ impl Delivered {
     /// What was just left at `target`.
     #[must_use]
     pub fn at(target: &Target, existing: Existing) -> Self {
-        Self { name: target.name.clone(), key: target.key.clone(), existing }
+        Self {
+            name: target.name.clone(),
+            key: target.key.clone(),
+            existing,
+        }
     }
 
     /// Whether `watched` is still the version that we left at `target`.
@@ -81,8 +95,15 @@ impl Memory {
     /// What is remembered of an object; nothing if the name now belongs to another UID.
     #[must_use]
     pub fn recall(&self, namespace: &str, name: &str, uid: &str) -> Recollection {
-        let found = self.lock().get(&key(namespace, name)).filter(|recollection| recollection.uid == uid).cloned();
-        found.unwrap_or_else(|| Recollection { uid: uid.to_owned(), ..Recollection::default() })
+        let found = self
+            .lock()
+            .get(&key(namespace, name))
+            .filter(|recollection| recollection.uid == uid)
+            .cloned();
+        found.unwrap_or_else(|| Recollection {
+            uid: uid.to_owned(),
+            ..Recollection::default()
+        })
     }
 
     /// Remembers.
@@ -93,7 +114,10 @@ impl Memory {
     /// Forgets an object that was deleted, unless its name has been taken over by another since.
     pub fn forget(&self, namespace: &str, name: &str, uid: &str) {
         let mut memories = self.lock();
-        if memories.get(&key(namespace, name)).is_some_and(|recollection| recollection.uid == uid) {
+        if memories
+            .get(&key(namespace, name))
+            .is_some_and(|recollection| recollection.uid == uid)
+        {
             memories.remove(&key(namespace, name));
         }
     }
@@ -102,7 +126,9 @@ impl Memory {
     #[must_use]
     pub fn wrote(&self, namespace: &str, name: &str, config_map: &ObjectMeta) -> bool {
         let memories = self.lock();
-        let delivered = memories.get(&key(namespace, name)).and_then(|recollection| recollection.delivered.as_ref());
+        let delivered = memories
+            .get(&key(namespace, name))
+            .and_then(|recollection| recollection.delivered.as_ref());
         delivered.is_some_and(|delivered| {
             Some(&delivered.name) == config_map.name.as_ref()
                 && config_map.resource_version.as_ref() == Some(&delivered.existing.resource_version)
