@@ -1,5 +1,7 @@
 //! policy-operator.
 
+#[cfg(feature = "adapters")]
+pub mod adapters;
 pub mod domain;
 #[cfg(feature = "operator")]
 pub mod operator;

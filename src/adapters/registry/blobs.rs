@@ -1,0 +1,141 @@
+//! Downloads of blobs: streamed through the hash to disk, resumed where the connection broke.
+
+use std::io;
+use std::sync::Arc;
+
+use reqwest::header::{CONTENT_RANGE, HeaderMap};
+use reqwest::{Response, StatusCode};
+use tempfile::NamedTempFile;
+use tokio::fs::File;
+use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
+
+use super::failure::storage;
+use super::observe::RequestKind;
+use super::session::Session;
+use super::store::BlobStore;
+use super::wire::Ask;
+use super::{body, retry};
+use crate::domain::artifact::Descriptor;
+use crate::domain::bundle::Content;
+use crate::domain::digest::Hasher;
+use crate::pipeline::ports::RegistryError;
+
+/// The blob, from the store or the registry.
+pub(super) async fn get(
+    session: &Session<'_>,
+    store: &BlobStore,
+    descriptor: &Descriptor,
+) -> Result<Arc<dyn Content>, RegistryError> {
+    let Descriptor { digest, size, .. } = descriptor;
+    let stored = store.get(&session.scope, digest, *size);
+    session.wire.observer.cache(stored.is_some());
+    if let Some(stored) = stored {
+        return Ok(Arc::new(stored));
+    }
+    let mut ask = session.ask(RequestKind::Blob, session.endpoint.blob(digest), &format!("@{digest}"));
+    ask.accept = "*/*";
+    let download = download(session, store, &mut ask, *size).await?;
+    let (file, actual) = download.done().await.map_err(storage)?;
+    if actual != *digest {
+        return Err(RegistryError::DigestMismatch {
+            host: ask.host,
+            what: ask.what,
+            expected: *digest,
+            actual,
+        });
+    }
+    let stored = store.finish(file, &session.scope, digest, *size).map_err(storage)?;
+    Ok(Arc::new(stored))
+}
+
+/// All bytes of the blob, from as many connections as it may take.
+async fn download(
+    session: &Session<'_>,
+    store: &BlobStore,
+    ask: &mut Ask,
+    size: u64,
+) -> Result<Download, RegistryError> {
+    let mut download = Download::begin(store.begin().map_err(storage)?).map_err(storage)?;
+    let mut attempt = 1;
+    loop {
+        ask.from = download.written;
+        let response = session.send(ask).await?;
+        match download.take(session, ask, response, size).await {
+            Err(RegistryError::Unreachable { .. }) if attempt < session.wire.retries.attempts => {
+                tokio::time::sleep(retry::pause(&session.wire.retries, attempt)).await;
+                attempt += 1;
+            }
+            Err(error) => return Err(error),
+            Ok(()) => return Ok(download),
+        }
+    }
+}
+
+/// A blob on its way.
+struct Download {
+    temporary: NamedTempFile,
+    file: File,
+    hasher: Hasher,
+    written: u64,
+}
+
+impl Download {
+    fn begin(temporary: NamedTempFile) -> io::Result<Self> {
+        Ok(Self {
+            file: File::from_std(temporary.reopen()?),
+            temporary,
+            hasher: Hasher::default(),
+            written: 0,
+        })
+    }
+
+    /// Takes in an answer; more than `size` bytes are never written, whatever is declared.
+    async fn take(
+        &mut self,
+        session: &Session<'_>,
+        ask: &Ask,
+        mut response: Response,
+        size: u64,
+    ) -> Result<(), RegistryError> {
+        match response.status() {
+            StatusCode::PARTIAL_CONTENT if begins_at(response.headers(), self.written) => {}
+            // The registry does not resume, and sends everything again.
+            StatusCode::OK => self.restart().await.map_err(storage)?,
+            status => return Err(ask.unexpected(status)),
+        }
+        let left = size - self.written;
+        if response.content_length().is_some_and(|declared| declared > left) {
+            return Err(ask.too_large(size));
+        }
+        while let Some(piece) = body::next(&mut response).await? {
+            if piece.len() as u64 > size - self.written {
+                return Err(ask.too_large(size));
+            }
+            self.file.write_all(&piece).await.map_err(storage)?;
+            self.hasher.update(&piece);
+            self.written += piece.len() as u64;
+            session.wire.observer.downloaded(piece.len() as u64);
+        }
+        Ok(())
+    }
+
+    async fn restart(&mut self) -> io::Result<()> {
+        self.file.rewind().await?;
+        self.file.set_len(0).await?;
+        self.hasher = Hasher::default();
+        self.written = 0;
+        Ok(())
+    }
+
+    async fn done(mut self) -> io::Result<(NamedTempFile, crate::domain::digest::Digest)> {
+        self.file.flush().await?;
+        Ok((self.temporary, self.hasher.finish()))
+    }
+}
+
+/// Whether `Content-Range: bytes first-last/size` begins where we stopped. Source: RFC 9110, section 14.4.
+fn begins_at(headers: &HeaderMap, first: u64) -> bool {
+    let range = headers.get(CONTENT_RANGE).and_then(|value| value.to_str().ok());
+    let range = range.and_then(|range| range.strip_prefix("bytes ")?.split_once('-'));
+    first > 0 && range.is_some_and(|(start, _)| start.parse() == Ok(first))
+}

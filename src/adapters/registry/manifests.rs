@@ -1,0 +1,80 @@
+//! Manifests and indexes, and the digest a tag points at.
+
+use reqwest::header::{CONTENT_TYPE, HeaderMap};
+use reqwest::{Method, StatusCode};
+
+use super::observe::RequestKind;
+use super::session::Session;
+use super::wire::Ask;
+use crate::domain::artifact::MAX_MANIFEST_BYTES;
+use crate::domain::digest::Digest;
+use crate::domain::reference::Tag;
+use crate::pipeline::ports::{ManifestName, RawManifest, RegistryError};
+
+/// Everything a tag can lead to. A registry that finds no type of its own among these may convert the manifest, which
+/// changes its digest, or claim that there is none.
+const ACCEPT: &str = "application/vnd.oci.image.manifest.v1+json, \
+                      application/vnd.oci.image.index.v1+json, \
+                      application/vnd.docker.distribution.manifest.v2+json, \
+                      application/vnd.docker.distribution.manifest.list.v2+json";
+
+/// What a tag points at now. The digest is the registry's word; the manifest is then asked for by it, and hashed.
+pub(super) async fn resolve(session: &Session<'_>, tag: &Tag) -> Result<Digest, RegistryError> {
+    let name = ManifestName::Tag(tag.clone());
+    let mut ask = question(session, RequestKind::ManifestHead, &name);
+    ask.method = Method::HEAD;
+    let response = session.send(&ask).await?;
+    if response.status() == StatusCode::NOT_FOUND {
+        return Err(ask.unexpected(StatusCode::NOT_FOUND));
+    }
+    let named = response
+        .headers()
+        .get("docker-content-digest")
+        .and_then(|value| value.to_str().ok()?.parse().ok());
+    match named {
+        Some(digest) if response.status() == StatusCode::OK => Ok(digest),
+        // No HEAD, or no digest in it: the bytes themselves tell.
+        _ => Ok(get(session, &name).await?.digest),
+    }
+}
+
+/// A manifest, hashed here.
+pub(super) async fn get(session: &Session<'_>, name: &ManifestName) -> Result<RawManifest, RegistryError> {
+    let ask = question(session, RequestKind::ManifestGet, name);
+    let answer = session.fetch(&ask, MAX_MANIFEST_BYTES).await?;
+    if answer.status != StatusCode::OK {
+        return Err(ask.unexpected(answer.status));
+    }
+    let digest = Digest::of(&answer.body);
+    match name {
+        ManifestName::Digest(expected) if *expected != digest => Err(RegistryError::DigestMismatch {
+            host: ask.host,
+            what: ask.what,
+            expected: *expected,
+            actual: digest,
+        }),
+        _ => Ok(RawManifest {
+            digest,
+            media_type: media_type(&answer.headers),
+            bytes: answer.body,
+        }),
+    }
+}
+
+fn question(session: &Session<'_>, kind: RequestKind, name: &ManifestName) -> Ask {
+    let what = match name {
+        ManifestName::Tag(tag) => format!(":{tag}"),
+        ManifestName::Digest(digest) => format!("@{digest}"),
+    };
+    Ask {
+        accept: ACCEPT,
+        ..session.ask(kind, session.endpoint.manifest(name), &what)
+    }
+}
+
+/// The `Content-Type` without parameters, or empty.
+pub(super) fn media_type(headers: &HeaderMap) -> String {
+    let text = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let text = text.unwrap_or_default().split(';').next().unwrap_or_default();
+    text.trim().to_ascii_lowercase()
+}

@@ -1,0 +1,192 @@
+//! Blobs on disk, least recently used first out.
+//!
+//! `blobs/<scope>/<digest>` holds what was hashed, `tmp/` what is being downloaded. The scope in the path keeps one
+//! tenant's private bytes from being served to another who merely knows their digest. The directory belongs to one
+//! process at a time. A blob that is evicted while it is being read stays readable, one that is opened afterwards is
+//! gone, and its reader hears "not found".
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use tempfile::NamedTempFile;
+
+use crate::domain::access::Scope;
+use crate::domain::bundle::Content;
+use crate::domain::digest::Digest;
+
+/// A blob on disk.
+#[derive(Debug)]
+pub(super) struct StoredBlob {
+    path: PathBuf,
+    size: u64,
+}
+
+impl Content for StoredBlob {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn open(&self) -> io::Result<Box<dyn io::Read + Send>> {
+        Ok(Box::new(File::open(&self.path)?))
+    }
+}
+
+/// The directory.
+#[derive(Debug)]
+pub(super) struct BlobStore {
+    blobs: PathBuf,
+    unfinished: PathBuf,
+    capacity: u64,
+    index: Mutex<Index>,
+}
+
+#[derive(Debug, Default)]
+struct Index {
+    entries: HashMap<PathBuf, Entry>,
+    bytes: u64,
+    /// Counts uses; a clock would not order two of them within its tick.
+    uses: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    size: u64,
+    last_use: u64,
+}
+
+impl BlobStore {
+    /// Opens the directory, creating it if needed, and removes unfinished downloads of a run that was killed.
+    pub(super) fn open(directory: &Path, capacity: u64) -> io::Result<Self> {
+        let (blobs, unfinished) = (directory.join("blobs"), directory.join("tmp"));
+        fs::create_dir_all(&blobs)?;
+        fs::create_dir_all(&unfinished)?;
+        for file in fs::read_dir(&unfinished)? {
+            fs::remove_file(file?.path())?;
+        }
+        let mut found = scan(&blobs)?;
+        found.sort();
+        let store = Self {
+            blobs,
+            unfinished,
+            capacity,
+            index: Mutex::default(),
+        };
+        for (_, path, size) in found {
+            store.admit(path, size);
+        }
+        Ok(store)
+    }
+
+    /// The blob, if it is there in full. Whoever reads it hashes it again.
+    pub(super) fn get(&self, scope: &Scope, digest: &Digest, size: u64) -> Option<StoredBlob> {
+        let path = self.path(scope, digest);
+        let is_whole = fs::metadata(&path).is_ok_and(|found| found.is_file() && found.len() == size);
+        let mut index = self.index();
+        if !is_whole {
+            index.remove(&path);
+            return None;
+        }
+        index.touch(&path, size);
+        Some(StoredBlob { path, size })
+    }
+
+    /// A file for a download; removed when dropped.
+    pub(super) fn begin(&self) -> io::Result<NamedTempFile> {
+        NamedTempFile::new_in(&self.unfinished)
+    }
+
+    /// Moves a finished download into place. Two of the same blob may race: the bytes are the same.
+    pub(super) fn finish(
+        &self,
+        file: NamedTempFile,
+        scope: &Scope,
+        digest: &Digest,
+        size: u64,
+    ) -> io::Result<StoredBlob> {
+        let path = self.path(scope, digest);
+        if let Some(directory) = path.parent() {
+            fs::create_dir_all(directory)?;
+        }
+        file.persist(&path).map_err(|error| error.error)?;
+        self.admit(path.clone(), size);
+        Ok(StoredBlob { path, size })
+    }
+
+    /// Counts a file, and removes others until there is room for it.
+    fn admit(&self, path: PathBuf, size: u64) {
+        let evicted = {
+            let mut index = self.index();
+            index.touch(&path, size);
+            index.evict(self.capacity, &path)
+        };
+        for path in evicted {
+            // What cannot be removed now is found again at the next start.
+            let _ = fs::remove_file(path);
+        }
+    }
+
+    fn path(&self, scope: &Scope, digest: &Digest) -> PathBuf {
+        self.blobs.join(scope.hex()).join(digest.hex())
+    }
+
+    fn index(&self) -> MutexGuard<'_, Index> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Index {
+    fn touch(&mut self, path: &Path, size: u64) {
+        self.remove(path);
+        self.uses += 1;
+        self.bytes += size;
+        let last_use = self.uses;
+        self.entries.insert(path.to_owned(), Entry { size, last_use });
+    }
+
+    fn remove(&mut self, path: &Path) {
+        if let Some(entry) = self.entries.remove(path) {
+            self.bytes -= entry.size;
+        }
+    }
+
+    fn evict(&mut self, capacity: u64, but: &Path) -> Vec<PathBuf> {
+        let mut evicted = Vec::new();
+        while self.bytes > capacity {
+            let others = self.entries.iter().filter(|(path, _)| *path != but);
+            let Some(oldest) = others
+                .min_by_key(|(_, entry)| entry.last_use)
+                .map(|(path, _)| path.clone())
+            else {
+                break;
+            };
+            self.remove(&oldest);
+            evicted.push(oldest);
+        }
+        evicted
+    }
+}
+
+/// Every file below, with the time it was written.
+fn scan(blobs: &Path) -> io::Result<Vec<(SystemTime, PathBuf, u64)>> {
+    let mut found = Vec::new();
+    for scope in fs::read_dir(blobs)? {
+        let scope = scope?;
+        if !scope.file_type()?.is_dir() {
+            continue;
+        }
+        for blob in fs::read_dir(scope.path())? {
+            let (path, metadata) = blob.and_then(|blob| Ok((blob.path(), blob.metadata()?)))?;
+            if metadata.is_file() {
+                found.push((metadata.modified()?, path, metadata.len()));
+            }
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests;
