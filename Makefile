@@ -41,10 +41,10 @@ generate: ## Write the generated files: the CRD
 	@mv $(CRD).partial $(CRD)
 
 verify: generate ## Generate, and fail when that changes anything
-	@hack/verify.sh
+	@.ci/verify.sh
 
 deny: ## Check licences, bans, sources and advisories of dependencies (ADVISORY_DB=directory: offline)
-	@hack/deny.sh
+	@.ci/deny.sh
 
 tools: need ## Build the programs that tests run, once, into the user's cache
 	@e2e/tools/tools.sh build

@@ -10,4 +10,5 @@ pub mod digest;
 pub mod reference;
 pub mod revision;
 pub mod source;
+mod strict_json;
 pub mod trust;

@@ -4,7 +4,9 @@
 //! trait in [`ports`], in the words of [`crate::domain`].
 
 pub mod acquire;
+mod classify;
 pub mod failure;
+pub mod memory;
 pub mod ports;
 pub mod resolve;
 pub mod shared;
@@ -61,9 +63,16 @@ impl<R: Registry> Pipeline<R> {
     }
 
     /// Which content `source` means, as of `not_before` or later.
-    pub async fn resolve(&self, source: &Source, access: &Access, not_before: Instant) -> Answer<Revision, ResolveError> {
+    pub async fn resolve(
+        &self,
+        source: &Source,
+        access: &Access,
+        not_before: Instant,
+    ) -> Answer<Revision, ResolveError> {
         let key = (access.scope(source.repository()), source.selection().clone());
-        self.resolutions.fresh(key, not_before, resolve::resolve(&self.registry, source, access)).await
+        self.resolutions
+            .fresh(key, not_before, resolve::resolve(&self.registry, source, access))
+            .await
     }
 
     /// Proves that `revision` satisfies `policy`. A proof once found holds; its absence is asked for again.
@@ -76,9 +85,15 @@ impl<R: Registry> Pipeline<R> {
         policy: &TrustPolicy,
         access: &Access,
     ) -> Result<Verified<Revision>, Arc<VerifyError>> {
-        let key = (access.scope(&revision.repository), revision.digest, policy.digest().copied());
+        let key = (
+            access.scope(&revision.repository),
+            revision.digest,
+            policy.digest().copied(),
+        );
         let work = verify::verify(&self.registry, revision, policy, access);
-        self.verdicts.settled(key, Instant::now() - FAILURE_SHARED_FOR, work).await
+        self.verdicts
+            .settled(key, Instant::now() - FAILURE_SHARED_FOR, work)
+            .await
     }
 
     /// The bundle that a verified revision names.
@@ -87,8 +102,14 @@ impl<R: Registry> Pipeline<R> {
     /// [`AcquireError`].
     pub async fn acquire(&self, revision: &Verified<Revision>, access: &Access) -> Result<Acquired, Arc<AcquireError>> {
         let Revision { repository, digest, .. } = revision.value();
-        let key = (access.scope(repository), *digest, revision.proof().trust_digest().copied());
+        let key = (
+            access.scope(repository),
+            *digest,
+            revision.proof().trust_digest().copied(),
+        );
         let work = acquire::acquire(&self.registry, revision, access, self.limits);
-        self.bundles.settled(key, Instant::now() - FAILURE_SHARED_FOR, work).await
+        self.bundles
+            .settled(key, Instant::now() - FAILURE_SHARED_FOR, work)
+            .await
     }
 }

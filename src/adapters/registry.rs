@@ -21,9 +21,9 @@ mod body;
 mod challenge;
 mod endpoint;
 mod failure;
+pub mod guard;
 mod manifests;
-mod network;
-mod observe;
+pub mod observer;
 mod options;
 mod paging;
 mod realm;
@@ -39,6 +39,7 @@ mod wire;
 
 use std::sync::Arc;
 
+use self::guard::NetworkPolicy;
 use self::session::Session;
 use self::store::BlobStore;
 use self::token::Grants;
@@ -50,9 +51,7 @@ use crate::domain::digest::Digest;
 use crate::domain::reference::{Repository, Tag};
 use crate::pipeline::ports::{ManifestName, RawManifest, Registry, RegistryError};
 
-pub use network::{NetworkPolicy, PatternError, RegistryPattern};
-pub use observe::{Outcome, RequestKind, RequestObserver, Unobserved};
-pub use options::{RegistryOptions, Retries, Timeouts};
+pub use options::{RegistryOptions, Timeouts};
 
 /// The client. Cheap to clone: clones share connections, tokens and blobs.
 #[derive(Clone)]

@@ -1,13 +1,38 @@
 //! Manifests of policy images: which layer is the bundle.
+//!
+//! A policy image is an OCI image manifest with a gzipped tar layer that is an OPA bundle. Which config, artifact type
+//! and annotations stand around that layer changed with every release of the tools that make such images, so none of
+//! them is relied on. What is taken is what OPA itself takes (`open-policy-agent/opa:v1/download/oci_download.go`): the
+//! first layer of the right media type; further layers are ignored.
+
+mod error;
+mod select;
+mod wire;
 
 use std::collections::BTreeMap;
 
 use super::digest::Digest;
 use super::revision::Revision;
 use super::trust::Verified;
+pub use error::ManifestError;
 
 /// Largest manifest or index that is read, in bytes.
 pub const MAX_MANIFEST_BYTES: u64 = 4 << 20;
+/// Most manifests of an index, and most layers of a manifest.
+pub const MAX_ENTRIES: usize = 64;
+
+/// The media type of OCI image manifests.
+pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+/// The media type of OCI image indexes.
+pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+/// The media type of Docker image manifests, version 2 schema 2.
+pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+/// The media type of Docker manifest lists.
+pub const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+/// The layer that OPA and the policy CLI write and read as a bundle.
+pub const BUNDLE_LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+/// A layer type that others (Trivy's checks) give the same bytes.
+pub const OPENPOLICYAGENT_LAYER: &str = "application/vnd.cncf.openpolicyagent.layer.v1.tar+gzip";
 
 /// A descriptor: what a manifest says of one piece of content. Only the fields that are used; `urls` is ignored, it
 /// would let an image send us anywhere.
@@ -39,24 +64,76 @@ pub struct PolicyManifest {
 pub enum Opened {
     /// A policy image.
     Image(Verified<PolicyManifest>),
-    /// An index; the one child that can be a policy image has to be fetched and opened next.
-    Index(Verified<Revision>),
+    /// An index, whose one child has to be fetched and opened next.
+    Index(Verified<Child>),
 }
 
-/// Why a manifest is refused. Placeholder variants, to be completed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ManifestError {
-    /// Not a policy image.
-    #[error("{0}")]
-    NotAPolicyImage(String),
+/// The one manifest of an index that can be a policy image. It is no [`Revision`], so it cannot be opened as an index
+/// again: an index of indexes ends here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Child {
+    descriptor: Descriptor,
+}
+
+impl Child {
+    /// What to fetch, from the repository of the revision.
+    #[must_use]
+    pub fn descriptor(&self) -> &Descriptor {
+        &self.descriptor
+    }
 }
 
 impl Verified<Revision> {
-    /// Reads the manifest whose digest was verified.
+    /// Reads the manifest whose digest was verified. `media_type` is the `Content-Type` of the answer without
+    /// parameters, or empty.
     ///
     /// # Errors
     /// [`ManifestError`], also where `bytes` do not hash to the verified digest.
-    pub fn open(&self, _media_type: &str, _bytes: &[u8]) -> Result<Opened, ManifestError> {
-        Err(ManifestError::NotAPolicyImage("not written yet".into()))
+    pub fn open(&self, media_type: &str, bytes: &[u8]) -> Result<Opened, ManifestError> {
+        match wire::read(&self.value().digest, media_type, bytes)? {
+            wire::Document::Image(image) => Ok(Opened::Image(self.bind(select::bundle(*image)?))),
+            wire::Document::Index(index) => {
+                let descriptor = select::child(index)?;
+                Ok(Opened::Index(self.bind(Child { descriptor })))
+            }
+        }
     }
 }
+
+impl Verified<Child> {
+    /// Reads the manifest that the verified index names.
+    ///
+    /// # Errors
+    /// [`ManifestError`], also where `bytes` do not hash to the child's digest, or are an index again.
+    pub fn open(&self, media_type: &str, bytes: &[u8]) -> Result<Verified<PolicyManifest>, ManifestError> {
+        let descriptor = &self.value().descriptor;
+        if bytes.len() as u64 != descriptor.size {
+            return Err(ManifestError::SizeMismatch {
+                declared: descriptor.size,
+                actual: bytes.len() as u64,
+            });
+        }
+        match wire::read(&descriptor.digest, media_type, bytes)? {
+            wire::Document::Image(image) => Ok(self.bind(select::bundle(*image)?)),
+            wire::Document::Index(_) => Err(ManifestError::NestedIndex),
+        }
+    }
+}
+
+/// Reads an image manifest that is not (or not yet) a policy image: its `subject`, if any, and its layers.
+///
+/// # Errors
+/// [`ManifestError`], also where `bytes` do not hash to `digest` or are an index.
+pub fn attachment(
+    digest: &Digest,
+    media_type: &str,
+    bytes: &[u8],
+) -> Result<(Option<Digest>, Vec<Descriptor>), ManifestError> {
+    match wire::read(digest, media_type, bytes)? {
+        wire::Document::Image(image) => Ok((image.subject.map(|subject| subject.digest), image.layers)),
+        wire::Document::Index(_) => Err(ManifestError::NestedIndex),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -55,7 +55,10 @@ impl Source {
             // A reference has a tag or a digest; the range that allows any release stands for neither.
             (None, None, None) => Selection::Range(VersionRange::parse("*")?),
         };
-        Ok(Self { repository: image.repository().clone(), selection })
+        Ok(Self {
+            repository: image.repository().clone(),
+            selection,
+        })
     }
 
     /// The repository.
@@ -93,7 +96,10 @@ impl VersionRange {
                 range: text.chars().take(130).collect(),
                 cause: error.to_string(),
             })?;
-        Ok(Self { text: text.to_owned(), alternatives })
+        Ok(Self {
+            text: text.to_owned(),
+            alternatives,
+        })
     }
 
     /// The highest of `tags` in the range. Tags that are no versions are passed over; a leading `v` is. Of `1.2.3` and
@@ -105,7 +111,10 @@ impl VersionRange {
                 let text = tag.as_str();
                 let version = Version::parse(text.strip_prefix('v').unwrap_or(text)).ok()?;
                 let plain = !text.starts_with('v');
-                self.alternatives.iter().any(|range| range.matches(&version)).then_some((version, plain, tag))
+                self.alternatives
+                    .iter()
+                    .any(|range| range.matches(&version))
+                    .then_some((version, plain, tag))
             })
             .max_by(|one, two| (&one.0, one.1).cmp(&(&two.0, two.1)))
             .map(|(.., tag)| tag)
@@ -144,8 +153,19 @@ mod tests {
     use proptest::prelude::*;
     use rstest::rstest;
 
-    const TAGS: &[&str] =
-        &["latest", "1.0.0", "1.2.0", "v1.2.0", "1.2.9", "1.10.0", "2.0.0-rc.1", "2.0.0", "v2.1.0", "sha256-abc", "3"];
+    const TAGS: &[&str] = &[
+        "latest",
+        "1.0.0",
+        "1.2.0",
+        "v1.2.0",
+        "1.2.9",
+        "1.10.0",
+        "2.0.0-rc.1",
+        "2.0.0",
+        "v2.1.0",
+        "sha256-abc",
+        "3",
+    ];
 
     #[rstest]
     #[case("*", Some("v2.1.0"))]

@@ -1,9 +1,25 @@
 //! Who is trusted to say that a policy may run, and the proof that they said so.
 
+mod error;
+mod evidence;
+mod key;
+#[cfg(test)]
+pub(crate) mod testing;
+
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::access::fingerprint;
 use super::digest::Digest;
 use super::revision::Revision;
+pub use error::{TrustError, TrustPolicyError};
+pub use evidence::{Evidence, Fault, MAX_BUNDLE_BYTES, MAX_PAYLOAD_BYTES, SIGN_PREDICATE};
+pub use key::{MAX_KEYS, MAX_PEM_BYTES, PublicKey, PublicKeyError};
+
+/// Most authorities of one policy.
+pub const MAX_AUTHORITIES: usize = 16;
+/// Longest name of an authority, in bytes.
+pub const MAX_NAME_BYTES: usize = 63;
 
 /// A value, and the proof of why it may be delivered.
 ///
@@ -29,6 +45,17 @@ pub enum Proof {
     },
 }
 
+impl Proof {
+    /// The fingerprint of the policy that was satisfied; none where nothing was asked for.
+    #[must_use]
+    pub fn trust_digest(&self) -> Option<&Digest> {
+        match self {
+            Self::NotConfigured => None,
+            Self::Signed { trust_digest, .. } => Some(trust_digest),
+        }
+    }
+}
+
 impl<T> Verified<T> {
     /// The value.
     pub fn value(&self) -> &T {
@@ -49,10 +76,6 @@ impl<T> Verified<T> {
     }
 }
 
-/// A public key. Placeholder, to be completed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PublicKey;
-
 /// One signer, known by one or more keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Authority {
@@ -72,6 +95,8 @@ pub enum TrustPolicy {
 }
 
 /// m of n authorities.
+///
+/// No key belongs to two authorities, so that m matches are always m different keys: one leaked key never counts twice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignaturePolicy {
     authorities: Vec<Authority>,
@@ -79,49 +104,28 @@ pub struct SignaturePolicy {
     digest: Digest,
 }
 
-/// One piece of evidence, as the registry gave it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Evidence {
-    /// A legacy cosign signature: the simple-signing payload and the base64 text of the layer's annotation.
-    SimpleSigning {
-        /// The layer's bytes.
-        payload: Vec<u8>,
-        /// `dev.cosignproject.cosign/signature`.
-        signature: String,
-    },
-    /// A Sigstore bundle v0.3 in JSON.
-    SigstoreBundle(Vec<u8>),
-}
-
-/// Why a trust policy cannot be. Placeholder, to be completed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum TrustPolicyError {
-    /// Broken.
-    #[error("{0}")]
-    Invalid(String),
-}
-
-/// Why the policy is not satisfied. Placeholder, to be completed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum TrustError {
-    /// There is no evidence at all.
-    #[error("'{subject}' carries no signature")]
-    Unsigned {
-        /// The image and its digest.
-        subject: String,
-    },
-    /// Broken.
-    #[error("{0}")]
-    Mismatch(String),
-}
-
 impl TrustPolicy {
     /// Demands that at least `minimum_matches` of the authorities signed.
     ///
     /// # Errors
-    /// [`TrustPolicyError`]: no authority, a name or a key twice, more matches asked for than authorities.
+    /// [`TrustPolicyError`]: no authority or too many, a name that is empty, too long or used twice, an authority without
+    /// keys or with too many, a key of two authorities, no match asked for, or more than there are authorities.
     pub fn signed_by(authorities: Vec<Authority>, minimum_matches: usize) -> Result<Self, TrustPolicyError> {
-        let digest = Digest::of(b"");
+        if authorities.is_empty() || authorities.len() > MAX_AUTHORITIES {
+            return Err(TrustPolicyError::CountAuthorities {
+                found: authorities.len(),
+            });
+        }
+        if minimum_matches == 0 || minimum_matches > authorities.len() {
+            return Err(TrustPolicyError::MinimumMatches {
+                asked: minimum_matches,
+                authorities: authorities.len(),
+            });
+        }
+        for (position, authority) in authorities.iter().enumerate() {
+            authority.check(authorities.get(..position).unwrap_or_default())?;
+        }
+        let digest = policy_digest(&authorities, minimum_matches);
         Ok(Self::Signed(SignaturePolicy {
             authorities,
             minimum_matches,
@@ -139,42 +143,128 @@ impl TrustPolicy {
         }
     }
 
-    /// Decides whether `evidence` proves `revision`.
+    /// Decides whether `evidence` proves `revision`. Takes up to a few hundred microseconds per signature and key.
     ///
     /// # Errors
     /// [`TrustError`] where it does not.
     pub fn decide(&self, revision: &Revision, evidence: &[Evidence]) -> Result<Verified<Revision>, TrustError> {
-        match self {
-            Self::NotConfigured => Ok(Verified {
-                value: revision.clone(),
-                proof: Arc::new(Proof::NotConfigured),
-            }),
-            Self::Signed(policy) => {
-                let _ = (evidence, &policy.authorities, policy.minimum_matches);
-                Err(TrustError::Unsigned {
-                    subject: format!("{}@{}", revision.repository, revision.digest),
-                })
+        let proof = match self {
+            Self::NotConfigured => Proof::NotConfigured,
+            Self::Signed(policy) => policy.prove(revision, evidence)?,
+        };
+        Ok(Verified {
+            value: revision.clone(),
+            proof: Arc::new(proof),
+        })
+    }
+}
+
+impl SignaturePolicy {
+    fn prove(&self, revision: &Revision, evidence: &[Evidence]) -> Result<Proof, TrustError> {
+        let mut matched = BTreeSet::new();
+        let mut faults = BTreeSet::new();
+        for piece in evidence {
+            match piece.claim(&revision.digest) {
+                Ok(claim) => match self.signer(&claim) {
+                    Some(position) => drop(matched.insert(position)),
+                    None => drop(faults.insert(Fault::OtherKey)),
+                },
+                Err(fault) => drop(faults.insert(fault)),
             }
         }
-    }
-}
-impl Proof {
-    /// The fingerprint of the policy that was satisfied; none where nothing was asked for.
-    #[must_use]
-    pub fn trust_digest(&self) -> Option<&Digest> {
-        match self {
-            Self::NotConfigured => None,
-            Self::Signed { trust_digest, .. } => Some(trust_digest),
+        if matched.len() >= self.minimum_matches {
+            return Ok(Proof::Signed {
+                authorities: self.names(|position| matched.contains(&position)),
+                trust_digest: self.digest,
+            });
         }
+        let subject = format!("{}@{}", revision.repository, revision.digest);
+        if evidence.is_empty() {
+            return Err(TrustError::Unsigned {
+                subject,
+                authorities: self.names(|_| true),
+            });
+        }
+        Err(TrustError::Mismatch {
+            subject,
+            found: evidence.len(),
+            needed: self.minimum_matches,
+            matched: self.names(|position| matched.contains(&position)),
+            missing: self.names(|position| !matched.contains(&position)),
+            faults: faults.into_iter().collect(),
+        })
+    }
+
+    /// The position of the authority whose key made the claim; at most one, for no two share a key.
+    fn signer(&self, claim: &evidence::Claim) -> Option<usize> {
+        self.authorities.iter().position(|authority| {
+            let mut keys = authority.keys.iter();
+            keys.any(|key| key.verifies(&claim.message, &claim.signature))
+        })
+    }
+
+    fn names(&self, take: impl Fn(usize) -> bool) -> Vec<String> {
+        let taken = self
+            .authorities
+            .iter()
+            .enumerate()
+            .filter(|(position, _)| take(*position));
+        taken.map(|(_, authority)| authority.name.clone()).collect()
     }
 }
-/// t
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("t")]
-pub struct PublicKeyError;
-impl PublicKey {
-/// t
-/// # Errors
-/// t
-pub fn from_pem(_t: &str) -> Result<Vec<Self>, PublicKeyError> { Ok(vec![]) }
+
+impl Authority {
+    /// Checks this authority by itself and against those before it.
+    fn check(&self, before: &[Self]) -> Result<(), TrustPolicyError> {
+        let name = || self.name.chars().take(MAX_NAME_BYTES).collect::<String>();
+        if self.name.is_empty() || self.name.len() > MAX_NAME_BYTES {
+            return Err(TrustPolicyError::Name { name: name() });
+        }
+        if self.keys.is_empty() || self.keys.len() > MAX_KEYS {
+            return Err(TrustPolicyError::CountKeys {
+                name: name(),
+                found: self.keys.len(),
+            });
+        }
+        for other in before {
+            if other.name == self.name {
+                return Err(TrustPolicyError::DuplicateName { name: name() });
+            }
+            if let Some(key) = self
+                .keys
+                .iter()
+                .find(|key| other.keys.iter().any(|theirs| theirs.is_same(key)))
+            {
+                return Err(TrustPolicyError::SharedKey {
+                    one: other.name.clone(),
+                    other: name(),
+                    fingerprint: key.fingerprint(),
+                });
+            }
+        }
+        Ok(())
+    }
 }
+
+/// The same for every order of authorities and keys, which changes nothing of what is demanded.
+fn policy_digest(authorities: &[Authority], minimum_matches: usize) -> Digest {
+    let mut members: Vec<Vec<String>> = authorities
+        .iter()
+        .map(|authority| {
+            let keys: BTreeSet<String> = authority.keys.iter().map(|key| key.fingerprint().hex()).collect();
+            let mut parts = vec![authority.name.clone(), keys.len().to_string()];
+            parts.extend(keys);
+            parts
+        })
+        .collect();
+    members.sort();
+    let minimum = minimum_matches.to_string();
+    fingerprint(
+        ["keyed", minimum.as_str()]
+            .into_iter()
+            .chain(members.iter().flatten().map(String::as_str)),
+    )
+}
+
+#[cfg(test)]
+mod tests;

@@ -38,7 +38,12 @@ pub struct RunArguments {
     pub kubeconfig: Option<PathBuf>,
 
     /// Namespaces to watch, separated by commas; all of them where empty
-    #[arg(long, env = "POLICY_OPERATOR_WATCH_NAMESPACES", value_name = "NAMES", value_delimiter = ',')]
+    #[arg(
+        long,
+        env = "POLICY_OPERATOR_WATCH_NAMESPACES",
+        value_name = "NAMES",
+        value_delimiter = ','
+    )]
     pub watch_namespaces: Vec<String>,
 
     /// Objects worked on at the same time
@@ -55,11 +60,21 @@ pub struct RunArguments {
     pub leader_elect_namespace: Option<String>,
 
     /// Address of /healthz and /readyz
-    #[arg(long, env = "POLICY_OPERATOR_HEALTH_ADDR", value_name = "ADDRESS", default_value = ":8081")]
+    #[arg(
+        long,
+        env = "POLICY_OPERATOR_HEALTH_ADDR",
+        value_name = "ADDRESS",
+        default_value = ":8081"
+    )]
     pub health_addr: ListenAddress,
 
     /// Address of /metrics
-    #[arg(long, env = "POLICY_OPERATOR_METRICS_ADDR", value_name = "ADDRESS", default_value = ":8080")]
+    #[arg(
+        long,
+        env = "POLICY_OPERATOR_METRICS_ADDR",
+        value_name = "ADDRESS",
+        default_value = ":8080"
+    )]
     pub metrics_addr: ListenAddress,
 
     /// Where and how registries are reached.
@@ -90,7 +105,12 @@ pub struct RegistryArguments {
 
     /// Registry hosts that may be used, such as 'ghcr.io' or '*.acme.example:5000'; repeat or separate by commas; any
     /// where empty
-    #[arg(long = "allow-registry", env = "POLICY_OPERATOR_ALLOW_REGISTRY", value_name = "GLOB", value_delimiter = ',')]
+    #[arg(
+        long = "allow-registry",
+        env = "POLICY_OPERATOR_ALLOW_REGISTRY",
+        value_name = "GLOB",
+        value_delimiter = ','
+    )]
     pub allow_registries: Vec<String>,
 
     /// Refuse registries at private addresses (10/8, 172.16/12, 192.168/16, 100.64/10, fc00::/7)
@@ -110,7 +130,12 @@ pub struct LogArguments {
     pub log_format: LogFormat,
 
     /// What is logged: error, warn, info, debug, trace, or a filter such as 'info,policy_operator=debug'
-    #[arg(long, env = "POLICY_OPERATOR_LOG_LEVEL", value_name = "FILTER", default_value = "info")]
+    #[arg(
+        long,
+        env = "POLICY_OPERATOR_LOG_LEVEL",
+        value_name = "FILTER",
+        default_value = "info"
+    )]
     pub log_level: String,
 }
 
@@ -159,7 +184,11 @@ mod tests {
         for argument in run.get_arguments().filter(|argument| argument.get_id() != "help") {
             let long = argument.get_long().unwrap();
             let expected = format!("POLICY_OPERATOR_{}", long.to_uppercase().replace('-', "_"));
-            assert_eq!(argument.get_env().and_then(|name| name.to_str()), Some(expected.as_str()), "--{long}");
+            assert_eq!(
+                argument.get_env().and_then(|name| name.to_str()),
+                Some(expected.as_str()),
+                "--{long}"
+            );
         }
     }
 }

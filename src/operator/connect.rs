@@ -1,6 +1,9 @@
 //! The way to the API server.
 
-#![expect(clippy::disallowed_methods, reason = "where the API server is, is said by the environment")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "where the API server is, is said by the environment"
+)]
 
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::Path;
@@ -36,12 +39,19 @@ pub async fn config(kubeconfig: Option<&Path>) -> Result<Config, ConnectError> {
         // In a pod the service account comes first: a stray KUBECONFIG must not send the operator elsewhere.
         return match Config::incluster() {
             Ok(config) => Ok(config),
-            Err(_) => Config::infer().await.map_err(|error| ConnectError::Infer(Box::new(error))),
+            Err(_) => Config::infer()
+                .await
+                .map_err(|error| ConnectError::Infer(Box::new(error))),
         };
     };
-    let failed = |source| ConnectError::ReadKubeconfig { file: file.display().to_string(), source };
+    let failed = |source| ConnectError::ReadKubeconfig {
+        file: file.display().to_string(),
+        source,
+    };
     let kubeconfig = Kubeconfig::read_from(file).map_err(failed)?;
-    Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(failed)
+    Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+        .await
+        .map_err(failed)
 }
 
 /// A client.
@@ -55,7 +65,11 @@ pub fn client(config: Config) -> Result<Client, ConnectError> {
 /// The API server's own addresses, which no registry may lead to. Empty where its name does not resolve: then there is
 /// no API server to protect either.
 pub async fn addresses(config: &Config) -> Vec<SocketAddr> {
-    let Some(host) = config.cluster_url.host().map(|host| host.trim_matches(['[', ']']).to_owned()) else {
+    let Some(host) = config
+        .cluster_url
+        .host()
+        .map(|host| host.trim_matches(['[', ']']).to_owned())
+    else {
         return Vec::new();
     };
     let port = config.cluster_url.port_u16().unwrap_or(443);
@@ -73,6 +87,13 @@ pub fn is_outside(kubeconfig: Option<&Path>) -> bool {
 #[must_use]
 pub fn host_name() -> String {
     let from_environment = std::env::var("POD_NAME").or_else(|_| std::env::var("HOSTNAME")).ok();
-    let from_system = || std::fs::read_to_string("/proc/sys/kernel/hostname").ok().map(|name| name.trim().to_owned());
-    from_environment.or_else(from_system).filter(|name| !name.is_empty()).unwrap_or_else(|| "policy-operator".to_owned())
+    let from_system = || {
+        std::fs::read_to_string("/proc/sys/kernel/hostname")
+            .ok()
+            .map(|name| name.trim().to_owned())
+    };
+    from_environment
+        .or_else(from_system)
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| "policy-operator".to_owned())
 }

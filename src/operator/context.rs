@@ -53,5 +53,7 @@ pub type ConfigMaps = Store<PartialObjectMeta<ConfigMap>>;
 /// The metadata of a watched ConfigMap.
 #[must_use]
 pub fn watched(config_maps: &ConfigMaps, namespace: &str, name: &str) -> Option<ObjectMeta> {
-    config_maps.get(&ObjectRef::new(name).within(namespace)).map(|object| object.metadata.clone())
+    config_maps
+        .get(&ObjectRef::new(name).within(namespace))
+        .map(|object| object.metadata.clone())
 }

@@ -16,6 +16,7 @@ use kube::runtime::reflector::{self, Store};
 use kube::runtime::watcher::{self, Event as WatchEvent};
 use kube::runtime::{Controller, PredicateConfig, WatchStreamExt as _, watcher as watch};
 use kube::{Api, Client, ResourceExt as _};
+use tokio::sync::oneshot;
 
 use super::api::spec::PolicyImage;
 use super::api::{FIELD_MANAGER, MANAGED_BY_LABEL};
@@ -38,21 +39,38 @@ const STATUS_RETRY: Duration = Duration::from_secs(1);
 /// The two watches of one controller, filled by [`run`].
 pub struct Watches {
     namespace: Option<String>,
+    listed: oneshot::Sender<()>,
     policy_images: (Store<PolicyImage>, reflector::store::Writer<PolicyImage>),
     config_maps: (ConfigMaps, reflector::store::Writer<PartialObjectMeta<ConfigMap>>),
+}
+
+/// What the rest of the program sees of the watches.
+pub struct View {
+    /// Sends when the first list is complete.
+    pub listed: oneshot::Receiver<()>,
+    /// The objects.
+    pub policy_images: Store<PolicyImage>,
 }
 
 impl Watches {
     /// Watches of one namespace, or of all.
     #[must_use]
-    pub fn new(namespace: Option<String>) -> Self {
-        Self { namespace, policy_images: reflector::store(), config_maps: reflector::store() }
-    }
-
-    /// The objects, for readiness and metrics.
-    #[must_use]
-    pub fn policy_images(&self) -> Store<PolicyImage> {
-        self.policy_images.0.clone()
+    pub fn new(namespace: Option<String>) -> (Self, View) {
+        let (announce, listed) = oneshot::channel();
+        let policy_images = reflector::store();
+        let view = View {
+            listed,
+            policy_images: policy_images.0.clone(),
+        };
+        (
+            Self {
+                namespace,
+                listed: announce,
+                policy_images,
+                config_maps: reflector::store(),
+            },
+            view,
+        )
     }
 }
 
@@ -63,14 +81,24 @@ pub async fn run<R: Registry>(
     concurrency: u16,
     shutdown: impl Future<Output = ()> + Send + Sync + 'static,
 ) {
-    let Watches { namespace, policy_images: (store, writer), config_maps: (config_maps, config_map_writer) } = watches;
-    let forget = Arc::clone(&context);
+    let Watches {
+        namespace,
+        listed,
+        policy_images: (store, writer),
+        config_maps: (config_maps, config_map_writer),
+    } = watches;
+    let (forgetful, mut listed) = (Arc::clone(&context), Some(listed));
     let objects = api(&context.client, namespace.as_deref());
     let triggers = watch(objects, watcher::Config::default())
         .default_backoff()
         .modify(|object: &mut PolicyImage| object.managed_fields_mut().clear())
         .reflect(writer)
-        .inspect_ok(move |event| forget_deleted(&forget, event))
+        .inspect_ok(move |event| match event {
+            WatchEvent::Delete(object) => forget(&forgetful, object),
+            // Whoever waits for it may be gone by now, on the way out.
+            WatchEvent::InitDone => drop(listed.take().map(|listed| listed.send(()))),
+            WatchEvent::Apply(_) | WatchEvent::Init | WatchEvent::InitApply(_) => {}
+        })
         .applied_objects()
         .predicate_filter(worth_a_run, PredicateConfig::default());
     let owned = owned_config_maps(&context, namespace.as_deref(), config_map_writer);
@@ -85,10 +113,19 @@ pub async fn run<R: Registry>(
         .run(reconciler, |_, _: &Infallible, _| Action::await_change(), context)
         .for_each(async |result| {
             if let Err(error) = result {
-                tracing::debug!(error = chain(&error), "a trigger came to nothing");
+                log_trigger(&error);
             }
         })
         .await;
+}
+
+/// A trigger for an object that is gone by now is nothing; a watch that fails is.
+fn log_trigger<E: std::error::Error + 'static>(error: &kube::runtime::controller::Error<Infallible, E>) {
+    if matches!(error, kube::runtime::controller::Error::ObjectNotFound(_)) {
+        tracing::debug!(error = chain(error), "the object is gone");
+    } else {
+        tracing::warn!(error = chain(error), "a watch failed and is started again");
+    }
 }
 
 fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
@@ -104,15 +141,20 @@ where
 /// A change of the spec or of the annotation that asks for a run. Our own status patches change neither.
 fn worth_a_run(object: &PolicyImage) -> Option<u64> {
     let mut hasher = DefaultHasher::new();
-    (&object.metadata.uid, object.metadata.generation, status::requested_at(object)).hash(&mut hasher);
+    (
+        &object.metadata.uid,
+        object.metadata.generation,
+        status::requested_at(object),
+    )
+        .hash(&mut hasher);
     Some(hasher.finish())
 }
 
-fn forget_deleted<R>(context: &Context<R>, event: &WatchEvent<PolicyImage>) {
-    if let WatchEvent::Delete(object) = event {
-        let namespace = object.namespace().unwrap_or_default();
-        context.memory.forget(&namespace, &object.name_any(), &object.uid().unwrap_or_default());
-    }
+fn forget<R>(context: &Context<R>, object: &PolicyImage) {
+    let namespace = object.namespace().unwrap_or_default();
+    context
+        .memory
+        .forget(&namespace, &object.name_any(), &object.uid().unwrap_or_default());
 }
 
 /// ConfigMaps that somebody else changed or deleted. What we wrote ourselves is passed over.
@@ -131,38 +173,61 @@ fn owned_config_maps<R: Registry>(
         .touched_objects()
         .try_filter(move |object| {
             let ours = object.metadata.owner_references.iter().flatten().any(|owner| {
-                context.memory.wrote(&object.namespace().unwrap_or_default(), &owner.name, &object.metadata)
+                context
+                    .memory
+                    .wrote(&object.namespace().unwrap_or_default(), &owner.name, &object.metadata)
             });
             std::future::ready(!ours)
         })
 }
 
 /// One run and everything around it: a slot, the deadline, a net for panics, status, event, metrics, the next run.
-async fn reconcile_one<R: Registry>(object: &PolicyImage, context: &Arc<Context<R>>, config_maps: &ConfigMaps) -> Action {
-    let Ok(_slot) = context.slots.acquire().await else { return Action::await_change() };
+async fn reconcile_one<R: Registry>(
+    object: &PolicyImage,
+    context: &Arc<Context<R>>,
+    config_maps: &ConfigMaps,
+) -> Action {
+    let Ok(_slot) = context.slots.acquire().await else {
+        return Action::await_change();
+    };
     if object.metadata.deletion_timestamp.is_some() || !context.may_write() {
         return Action::await_change();
     }
     let measured = context.metrics.run();
-    let (namespace, name, uid) =
-        (object.namespace().unwrap_or_default(), object.name_any(), object.uid().unwrap_or_default());
+    let (namespace, name, uid) = (
+        object.namespace().unwrap_or_default(),
+        object.name_any(),
+        object.uid().unwrap_or_default(),
+    );
     let mut recollection = context.memory.recall(&namespace, &name, &uid);
     let interval = validate::interval(&object.spec).unwrap_or(Duration::from_mins(5));
     let outcome = if object.spec.suspend {
         Outcome::Suspended
     } else {
-        let age = if recollection.failures > 0 || changed(object) { FAILURE_SHARED_FOR } else { tolerated_age(interval) };
+        let age = if recollection.failures > 0 || changed(object) {
+            FAILURE_SHARED_FOR
+        } else {
+            tolerated_age(interval)
+        };
         let not_before = (Instant::now() - age).max(recollection.recheck.unwrap_or(Instant::now() - age));
         bounded(object, context, config_maps, &mut recollection, not_before).await
     };
-    recollection.failures = if matches!(outcome, Outcome::Failure(_)) { recollection.failures + 1 } else { 0 };
+    recollection.failures = if matches!(outcome, Outcome::Failure(_)) {
+        recollection.failures + 1
+    } else {
+        0
+    };
     log(&namespace, &name, &outcome);
     let recheck = recollection.recheck.is_some();
     let next = schedule::delay(&outcome, interval, recollection.failures, recheck, fastrand::f64());
     context.memory.keep(&namespace, &name, recollection);
     let written = report(object, context, &outcome).await;
     count(measured, &outcome);
-    if written { next.map_or_else(Action::await_change, Action::requeue) } else { Action::requeue(STATUS_RETRY) }
+    if written {
+        next.map_or_else(Action::await_change, Action::requeue)
+    } else {
+        Action::requeue(STATUS_RETRY)
+    }
 }
 
 /// Steps 1 to 7 within the deadline. A panic ends this run and nothing else.
@@ -173,10 +238,18 @@ async fn bounded<R: Registry>(
     recollection: &mut Recollection,
     not_before: Instant,
 ) -> Outcome {
-    let watched = validate::target(object).ok().and_then(|target| watched(config_maps, &target.namespace, &target.name));
+    let watched = validate::target(object)
+        .ok()
+        .and_then(|target| watched(config_maps, &target.namespace, &target.name));
     let deadline = validate::timeout(&object.spec).unwrap_or(validate::DEFAULT_TIMEOUT);
     let run = async {
-        let Context { client, objects, pipeline, rules, .. } = context;
+        let Context {
+            client,
+            objects,
+            pipeline,
+            rules,
+            ..
+        } = context;
         let started = Instant::now();
         let proved = reconcile::prove(object, objects, pipeline, *rules, not_before).await?;
         // An answer from before this run may miss the push that made somebody ask for the run.
@@ -215,7 +288,11 @@ async fn report<R>(object: &PolicyImage, context: &Context<R>, outcome: &Outcome
         // Changed meanwhile: the run that follows speaks about the newer version.
         Err(kube::Error::Api(status)) if status.code == 409 => false,
         Err(error) => {
-            tracing::warn!(error = describe(&error), object = object.name_any(), "the status was not written");
+            tracing::warn!(
+                error = describe(&error),
+                object = object.name_any(),
+                "the status was not written"
+            );
             false
         }
     }

@@ -18,7 +18,10 @@ pub struct KubeError {
 impl KubeError {
     /// Wraps an answer.
     pub fn new(action: impl Into<String>, source: kube::Error) -> Self {
-        Self { action: action.into(), source: Box::new(source) }
+        Self {
+            action: action.into(),
+            source: Box::new(source),
+        }
     }
 
     /// The HTTP status, where there was an answer.
@@ -34,11 +37,19 @@ impl KubeError {
 impl Classify for KubeError {
     fn reason(&self) -> Reason {
         // 422: the object that the spec asks for is not valid, for example a label.
-        if self.code() == Some(422) { Reason::InvalidSpec } else { Reason::KubernetesApiFailed }
+        if self.code() == Some(422) {
+            Reason::InvalidSpec
+        } else {
+            Reason::KubernetesApiFailed
+        }
     }
 
     fn disposition(&self) -> Disposition {
-        if self.code() == Some(422) { Disposition::Stalled } else { Disposition::Retry }
+        if self.code() == Some(422) {
+            Disposition::Stalled
+        } else {
+            Disposition::Retry
+        }
     }
 }
 

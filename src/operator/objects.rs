@@ -50,7 +50,12 @@ impl ClusterObjects {
             + 'static,
     {
         let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
-        let work = async { api.get_opt(name).await.map(|object| object.map(Arc::new)).map_err(|error| read_error(&error)) };
+        let work = async {
+            api.get_opt(name)
+                .await
+                .map(|object| object.map(Arc::new))
+                .map_err(|error| read_error(&error))
+        };
         let key = (namespace.to_owned(), name.to_owned());
         let answer = found.fresh(key, Instant::now() - FAILURE_SHARED_FOR, work).await;
         match answer.outcome {
@@ -62,7 +67,10 @@ impl ClusterObjects {
 
 fn read_error(error: &kube::Error) -> ReadError {
     let forbidden = matches!(error, kube::Error::Api(status) if status.code == 403);
-    ReadError { message: describe(error), forbidden }
+    ReadError {
+        message: describe(error),
+        forbidden,
+    }
 }
 
 impl ObjectReader for ClusterObjects {

@@ -32,7 +32,12 @@ pub fn main() -> ExitCode {
     let ended = match arguments.command {
         Command::Crd => print_crd(),
         Command::Run(arguments) => with_log(&arguments.log).and_then(|_flush| {
-            block_on(async { run::run(*arguments).await.map(|()| ExitCode::SUCCESS).map_err(Failure::from) })
+            block_on(async {
+                run::run(*arguments)
+                    .await
+                    .map(|()| ExitCode::SUCCESS)
+                    .map_err(Failure::from)
+            })
         }),
         Command::Render(arguments) => with_log(&arguments.log).and_then(|_flush| block_on(print_rendered(&arguments))),
     };
@@ -64,8 +69,18 @@ async fn print_rendered(arguments: &RenderArguments) -> Result<ExitCode, Failure
     let manifests = Manifests::read(&arguments.files, &arguments.namespace)?;
     let registry = registry::client(&arguments.registry, &[], Arc::new(Metrics::new()))?;
     let pipeline = Pipeline::new(registry, Limits::default());
-    let rules = Rules { require_verification: arguments.require_verification };
+    let rules = Rules {
+        require_verification: arguments.require_verification,
+    };
     let (mut output, mut problems) = (std::io::stdout(), std::io::stderr());
-    let verdict = render(&manifests, &pipeline, rules, arguments.status, &mut output, &mut problems).await?;
+    let verdict = render(
+        &manifests,
+        &pipeline,
+        rules,
+        arguments.status,
+        &mut output,
+        &mut problems,
+    )
+    .await?;
     Ok(ExitCode::from(verdict.exit_status()))
 }

@@ -70,7 +70,12 @@ pub async fn prove<R: Registry, O: ObjectReader>(
     let answer = pipeline.resolve(&plan.source, &plan.access, not_before).await;
     let revision = answer.outcome?;
     let verified = pipeline.verify(&revision, &plan.trust, &plan.access).await?;
-    Ok(Proved { plan, revision, verified, asked: answer.started })
+    Ok(Proved {
+        plan,
+        revision,
+        verified,
+        asked: answer.started,
+    })
 }
 
 /// Steps 5 to 7: brings the target to what was proved.
@@ -85,17 +90,31 @@ pub async fn settle<R: Registry>(
     recollection: &mut Recollection,
     watched: Option<&ObjectMeta>,
 ) -> Result<Success, Failure> {
-    let Proved { plan, revision, verified, .. } = proved;
-    let failed = |error: StepError| Failure { error, proof: Some(verified.proof().clone()) };
+    let Proved {
+        plan,
+        revision,
+        verified,
+        ..
+    } = proved;
+    let failed = |error: StepError| Failure {
+        error,
+        proof: Some(verified.proof().clone()),
+    };
     let (status, generation) = (object.status.as_ref(), object.metadata.generation);
     let observed = observe::observe(client, &plan.target, recollection.delivered.as_ref(), watched).await;
     let observed = observed.map_err(|error| failed(error.into()))?;
     let (existing, bundle) = match decide::decide(plan, verified, generation, status, &observed) {
         Work::Nothing => (observed.into_existing(), None),
         Work::Deliver => {
-            let acquired = pipeline.acquire(verified, &plan.access).await.map_err(|error| failed(error.into()))?;
+            let acquired = pipeline
+                .acquire(verified, &plan.access)
+                .await
+                .map_err(|error| failed(error.into()))?;
             let delivered = deliver::deliver(client, plan, revision, &acquired.bundle, &observed, status).await;
-            (Some(delivered.map_err(|error| failed(error.into()))?), Some(acquired.news()))
+            (
+                Some(delivered.map_err(|error| failed(error.into()))?),
+                Some(acquired.news()),
+            )
         }
     };
     recollection.delivered = existing.map(|existing| Delivered::at(&plan.target, existing));

@@ -102,14 +102,19 @@ async fn bounded<R: Registry>(
     let deadline = validate::timeout(&object.spec).unwrap_or(validate::DEFAULT_TIMEOUT);
     let run = async {
         let proved = prove(object, manifests, pipeline, rules, Instant::now()).await?;
-        let failed = |error: StepError| Failure { error, proof: Some(proved.verified.proof().clone()) };
+        let failed = |error: StepError| Failure {
+            error,
+            proof: Some(proved.verified.proof().clone()),
+        };
         let acquired = pipeline.acquire(&proved.verified, &proved.plan.access).await;
         let acquired = acquired.map_err(|error| failed(error.into()))?;
         let config_map = deliver::config_map(&proved.plan, &proved.revision, &acquired.bundle);
         let config_map = config_map.map_err(|error| failed(error.into()))?;
         Ok((Success::new(&proved, Some(acquired.news())), without_owner(config_map)))
     };
-    tokio::time::timeout(deadline, run).await.unwrap_or_else(|_| Err(StepError::PassDeadline(deadline).into()))
+    tokio::time::timeout(deadline, run)
+        .await
+        .unwrap_or_else(|_| Err(StepError::PassDeadline(deadline).into()))
 }
 
 /// Outside of a cluster there is no object to own the ConfigMap, and no operator that manages it.
@@ -119,7 +124,11 @@ fn without_owner(mut config_map: Value) -> Value {
         if let Some(labels) = metadata.get_mut("labels").and_then(Value::as_object_mut) {
             labels.remove(super::api::MANAGED_BY_LABEL);
         }
-        if metadata.get("labels").and_then(Value::as_object).is_some_and(serde_json::Map::is_empty) {
+        if metadata
+            .get("labels")
+            .and_then(Value::as_object)
+            .is_some_and(serde_json::Map::is_empty)
+        {
             metadata.remove("labels");
         }
     }
@@ -128,7 +137,10 @@ fn without_owner(mut config_map: Value) -> Value {
 
 fn with_new_status(object: &PolicyImage, outcome: &Outcome) -> Result<Value, serde_json::Error> {
     let status = status::next(object, outcome, Timestamp::now());
-    let mut shown = serde_json::to_value(PolicyImage { status: Some(status), ..object.clone() })?;
+    let mut shown = serde_json::to_value(PolicyImage {
+        status: Some(status),
+        ..object.clone()
+    })?;
     if let Some(metadata) = shown.get_mut("metadata").and_then(Value::as_object_mut) {
         metadata.remove("uid");
     }

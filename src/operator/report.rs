@@ -22,12 +22,21 @@ const NOTE_LIMIT: usize = 1000;
 pub async fn patch_status(client: &Client, object: &PolicyImage, new: &PolicyImageStatus) -> Result<bool, kube::Error> {
     let old = object.status.clone().unwrap_or_default();
     let (old, new) = (to_value(&old)?, to_value(new)?);
-    let Some(difference) = difference(&old, &new) else { return Ok(false) };
-    let (Some(namespace), Some(name)) = (&object.metadata.namespace, &object.metadata.name) else { return Ok(false) };
+    let Some(difference) = difference(&old, &new) else {
+        return Ok(false);
+    };
+    let (Some(namespace), Some(name)) = (&object.metadata.namespace, &object.metadata.name) else {
+        return Ok(false);
+    };
     let patch = json!({ "metadata": { "resourceVersion": object.metadata.resource_version }, "status": difference });
     let api: Api<PolicyImage> = Api::namespaced(client.clone(), namespace);
-    let parameters = PatchParams { field_manager: Some(super::api::FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-    api.patch_status(name, &parameters, &Patch::Merge(patch)).await.map(|_| true)
+    let parameters = PatchParams {
+        field_manager: Some(super::api::FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
+    };
+    api.patch_status(name, &parameters, &Patch::Merge(patch))
+        .await
+        .map(|_| true)
 }
 
 fn to_value(status: &PolicyImageStatus) -> Result<Value, kube::Error> {
@@ -39,7 +48,10 @@ fn difference(old: &Value, new: &Value) -> Option<Value> {
     match (old, new) {
         _ if old == new => None,
         (Value::Object(old), Value::Object(new)) => {
-            let removed = old.keys().filter(|key| !new.contains_key(*key)).map(|key| (key.clone(), Value::Null));
+            let removed = old
+                .keys()
+                .filter(|key| !new.contains_key(*key))
+                .map(|key| (key.clone(), Value::Null));
             let changed = new.iter().filter_map(|(key, value)| {
                 difference(old.get(key).unwrap_or(&Value::Null), value).map(|patch| (key.clone(), patch))
             });
@@ -54,18 +66,32 @@ fn difference(old: &Value, new: &Value) -> Option<Value> {
 #[must_use]
 pub fn event(object: &PolicyImage, new: &PolicyImageStatus) -> Option<Event> {
     let digest = |status: &PolicyImageStatus| status.source.as_ref().map(|source| source.digest.clone());
-    let ready = |status: &PolicyImageStatus| status.conditions.iter().find(|condition| condition.type_ == READY).cloned();
+    let ready = |status: &PolicyImageStatus| {
+        status
+            .conditions
+            .iter()
+            .find(|condition| condition.type_ == READY)
+            .cloned()
+    };
     let old = object.status.clone().unwrap_or_default();
     let now = ready(new)?;
-    let told = ready(&old).is_some_and(|before| (before.status, before.reason) == (now.status.clone(), now.reason.clone()));
+    let told =
+        ready(&old).is_some_and(|before| (before.status, before.reason) == (now.status.clone(), now.reason.clone()));
     if told && digest(&old) == digest(new) {
         return None;
     }
     let mut note = now.message;
-    let cut = (0..=NOTE_LIMIT.min(note.len())).rev().find(|at| note.is_char_boundary(*at)).unwrap_or_default();
+    let cut = (0..=NOTE_LIMIT.min(note.len()))
+        .rev()
+        .find(|at| note.is_char_boundary(*at))
+        .unwrap_or_default();
     note.truncate(cut);
     Some(Event {
-        type_: if now.status == "False" { EventType::Warning } else { EventType::Normal },
+        type_: if now.status == "False" {
+            EventType::Warning
+        } else {
+            EventType::Normal
+        },
         reason: now.reason,
         note: Some(note),
         action: "Reconcile".to_owned(),

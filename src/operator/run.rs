@@ -8,10 +8,11 @@ use kube::runtime::reflector::Store;
 use kube::{Client, Config};
 use tokio::sync::{Semaphore, watch};
 
+use super::api::condition::READY;
 use super::args::RunArguments;
 use super::connect::{self, ConnectError};
 use super::context::Context;
-use super::controller::{self, Watches};
+use super::controller::{self, View, Watches};
 use super::health::{self, Readiness};
 use super::leader::{self, LeaderElection, Leadership, Loss, Timing};
 use super::listen::{self, BindError};
@@ -29,6 +30,9 @@ const LEASE_NAME: &str = "policy-operator";
 
 /// How long runs under way may take to end after a signal. The default grace period of a pod is 30 s.
 const DRAIN: Duration = Duration::from_secs(20);
+
+/// How often the objects are counted for metrics.
+const COUNT_EVERY: Duration = Duration::from_secs(15);
 
 /// Why the operator stopped.
 #[derive(Debug, thiserror::Error)]
@@ -67,8 +71,16 @@ pub async fn run(arguments: RunArguments) -> Result<(), RunError> {
     let stop = stop_signal()?;
     let health = listen::bind("--health-addr", arguments.health_addr).await?;
     let scrapes = listen::bind("--metrics-addr", arguments.metrics_addr).await?;
-    tokio::spawn(listen::serve(health, health::health(readiness.clone()), stopped(stop.clone())));
-    tokio::spawn(listen::serve(scrapes, health::metrics(Arc::clone(&metrics)), stopped(stop.clone())));
+    tokio::spawn(listen::serve(
+        health,
+        health::health(readiness.clone()),
+        stopped(stop.clone()),
+    ));
+    tokio::spawn(listen::serve(
+        scrapes,
+        health::metrics(Arc::clone(&metrics)),
+        stopped(stop.clone()),
+    ));
 
     let leadership = if arguments.leader_elect {
         // A replica that waits for its turn is ready: a rolling update must not wait for it.
@@ -88,9 +100,19 @@ pub async fn run(arguments: RunArguments) -> Result<(), RunError> {
 
 fn election(arguments: &RunArguments, config: &Config, client: Client) -> Result<LeaderElection, RunError> {
     let in_cluster = (!connect::is_outside(arguments.kubeconfig.as_deref())).then(|| config.default_namespace.clone());
-    let namespace = arguments.leader_elect_namespace.clone().or(in_cluster).ok_or(RunError::FindLeaseNamespace)?;
+    let namespace = arguments
+        .leader_elect_namespace
+        .clone()
+        .or(in_cluster)
+        .ok_or(RunError::FindLeaseNamespace)?;
     let identity = leader::identity(&connect::host_name());
-    Ok(LeaderElection::new(client, &namespace, LEASE_NAME, identity, Timing::default()))
+    Ok(LeaderElection::new(
+        client,
+        &namespace,
+        LEASE_NAME,
+        identity,
+        Timing::default(),
+    ))
 }
 
 fn context<R: Registry>(
@@ -100,11 +122,16 @@ fn context<R: Registry>(
     metrics: &Arc<Metrics>,
     leadership: Option<&Leadership>,
 ) -> Context<R> {
-    let reporter = Reporter { controller: "policy-operator".to_owned(), instance: Some(connect::host_name()) };
+    let reporter = Reporter {
+        controller: "policy-operator".to_owned(),
+        instance: Some(connect::host_name()),
+    };
     Context {
         objects: ClusterObjects::new(client.clone()),
         pipeline: Pipeline::new(registry, Limits::default()),
-        rules: Rules { require_verification: arguments.require_verification },
+        rules: Rules {
+            require_verification: arguments.require_verification,
+        },
         memory: Memory::default(),
         recorder: Recorder::new(client.clone(), reporter),
         metrics: Arc::clone(metrics),
@@ -122,23 +149,31 @@ async fn work<R: Registry>(
     stop: watch::Receiver<bool>,
     leadership: Option<Leadership>,
 ) -> Result<(), RunError> {
-    let mut namespaces: Vec<Option<String>> =
-        arguments.watch_namespaces.iter().filter(|name| !name.is_empty()).cloned().map(Some).collect();
+    let mut namespaces: Vec<Option<String>> = arguments
+        .watch_namespaces
+        .iter()
+        .filter(|name| !name.is_empty())
+        .cloned()
+        .map(Some)
+        .collect();
     if namespaces.is_empty() {
         namespaces.push(None);
     }
     let mut controllers = tokio::task::JoinSet::new();
-    let mut stores = Vec::new();
+    let mut views = Vec::new();
     for namespace in namespaces {
-        let watches = Watches::new(namespace);
-        stores.push(watches.policy_images());
+        let (watches, view) = Watches::new(namespace);
+        views.push(view);
         let shutdown = stopped(stop.clone());
-        controllers.spawn(controller::run(watches, Arc::clone(&context), arguments.concurrency, shutdown));
+        controllers.spawn(controller::run(
+            watches,
+            Arc::clone(&context),
+            arguments.concurrency,
+            shutdown,
+        ));
     }
-    tokio::spawn(announce(stores, readiness));
-    let drained = async {
-        while controllers.join_next().await.is_some() {}
-    };
+    tokio::spawn(announce(views, readiness, Arc::clone(&context.metrics)));
+    let drained = async { while controllers.join_next().await.is_some() {} };
     let timed = async {
         stopped(stop.clone()).await;
         tracing::info!("stopping: waiting for the runs under way");
@@ -159,15 +194,27 @@ async fn work<R: Registry>(
     Ok(())
 }
 
-/// Readiness follows the first complete list of every watch.
-async fn announce(stores: Vec<Store<super::api::PolicyImage>>, readiness: Readiness) {
-    for store in stores {
-        if store.wait_until_ready().await.is_err() {
+/// Readiness follows the first complete list of every watch. After that the objects are counted from time to time.
+async fn announce(views: Vec<View>, readiness: Readiness, metrics: Arc<Metrics>) {
+    let mut stores = Vec::new();
+    for View { listed, policy_images } in views {
+        if listed.await.is_err() {
             return;
         }
+        stores.push(policy_images);
     }
     tracing::info!("all PolicyImages are listed");
     readiness.ready();
+    loop {
+        let objects = stores.iter().flat_map(Store::state);
+        let (ready, not_ready): (Vec<_>, Vec<_>) = objects.partition(|object| {
+            let mut conditions = object.status.iter().flat_map(|status| &status.conditions);
+            conditions.any(|condition| condition.type_ == READY && condition.status == "True")
+        });
+        metrics.policy_images(ready.len() as u64, not_ready.len() as u64);
+        drop((ready, not_ready));
+        tokio::time::sleep(COUNT_EVERY).await;
+    }
 }
 
 /// Becomes true at the first SIGTERM or SIGINT. A second one ends the process at once.
@@ -180,7 +227,10 @@ fn stop_signal() -> Result<watch::Receiver<bool>, std::io::Error> {
         sender.send_replace(true);
         tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
         tracing::warn!("second signal: ending at once");
-        #[expect(clippy::exit, reason = "whoever signals twice does not want to wait for the runs under way")]
+        #[expect(
+            clippy::exit,
+            reason = "whoever signals twice does not want to wait for the runs under way"
+        )]
         std::process::exit(130);
     });
     Ok(receiver)

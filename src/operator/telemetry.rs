@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::panic::PanicHookInfo;
 
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
@@ -54,7 +55,7 @@ pub enum TelemetryError {
 }
 
 /// Starts logging to standard error. Call it once, in the program. Keep the result until the program ends: dropping it
-/// waits up to a second for the lines that are still queued.
+/// waits up to a second for the lines that are still queued. Panics are logged too, from then on.
 ///
 /// `filter` is what [`EnvFilter`] understands: `info`, or `info,policy_operator=debug,kube=warn`.
 ///
@@ -65,7 +66,18 @@ pub fn start(format: LogFormat, filter: &str) -> Result<Flush, TelemetryError> {
     let (queue, flush) = queue::start(io::stderr()).map_err(TelemetryError::Thread)?;
     let dispatch = dispatch(format, filter, queue);
     tracing::dispatcher::set_global_default(dispatch).map_err(|_| TelemetryError::StartedTwice)?;
+    // The default hook writes to standard error by itself, where it would wait for the reader like everybody else.
+    std::panic::set_hook(Box::new(log_panic));
     Ok(flush)
+}
+
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let location = panic.location().map(ToString::to_string);
+    tracing::error!(
+        location,
+        cause = panic.payload_as_str(),
+        "a task panicked; this is a bug"
+    );
 }
 
 fn dispatch<W>(format: LogFormat, filter: EnvFilter, writer: W) -> tracing::Dispatch

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::failure::{Classify, Disposition, Reason};
-use super::ports::{ManifestName, Registry, RegistryError};
+use super::ports::{ManifestName, RawManifest, Registry, RegistryError};
 use crate::domain::access::Access;
 use crate::domain::artifact::{ManifestError, Opened, PolicyManifest};
 use crate::domain::bundle::{Bundle, BundleError, BundleFacts, Limits};
+use crate::domain::digest::Digest;
+use crate::domain::reference::Repository;
 use crate::domain::revision::Revision;
 use crate::domain::trust::Verified;
 
@@ -37,9 +39,6 @@ pub enum AcquireError {
     /// The manifest is not that of a policy image.
     #[error(transparent)]
     OpenManifest(ManifestError),
-    /// An index points to another index.
-    #[error("'{0}' is an index whose child is an index too; a policy image has one index at most")]
-    NestedIndex(String),
     /// The layer is not a bundle that may be delivered.
     #[error(transparent)]
     ReadBundle(BundleError),
@@ -53,7 +52,6 @@ impl Classify for AcquireError {
         match self {
             Self::Fetch(error) => error.reason(),
             Self::OpenManifest(error) => error.reason(),
-            Self::NestedIndex(_) => Reason::NotAPolicyImage,
             Self::ReadBundle(error) => error.reason(),
             Self::Interrupted => Reason::Internal,
         }
@@ -63,7 +61,6 @@ impl Classify for AcquireError {
         match self {
             Self::Fetch(error) => error.disposition(),
             Self::OpenManifest(error) => error.disposition(),
-            Self::NestedIndex(_) => Disposition::Stalled,
             Self::ReadBundle(error) => error.disposition(),
             Self::Interrupted => Disposition::Retry,
         }
@@ -80,30 +77,47 @@ pub(super) async fn acquire<R: Registry>(
     access: &Access,
     limits: Limits,
 ) -> Result<Acquired, AcquireError> {
-    let manifest = match open(registry, revision, access).await? {
-        Opened::Image(manifest) => manifest,
-        Opened::Index(child) => match open(registry, &child, access).await? {
-            Opened::Image(manifest) => manifest,
-            Opened::Index(_) => return Err(AcquireError::NestedIndex(revision.value().digest.to_string())),
-        },
-    };
-    let PolicyManifest { bundle: layer, annotations } = manifest.value().clone();
     let repository = &revision.value().repository;
-    let content = registry.blob(repository, &layer, access).await.map_err(AcquireError::Fetch)?;
+    let raw = fetch(registry, repository, revision.value().digest, access).await?;
+    let manifest = match revision
+        .open(&raw.media_type, &raw.bytes)
+        .map_err(AcquireError::OpenManifest)?
+    {
+        Opened::Image(manifest) => manifest,
+        Opened::Index(child) => {
+            let raw = fetch(registry, repository, child.value().descriptor().digest, access).await?;
+            child
+                .open(&raw.media_type, &raw.bytes)
+                .map_err(AcquireError::OpenManifest)?
+        }
+    };
+    let PolicyManifest {
+        bundle: layer,
+        annotations,
+    } = manifest.value().clone();
+    let content = registry
+        .blob(repository, &layer, access)
+        .await
+        .map_err(AcquireError::Fetch)?;
     // Inflating megabytes would hold up every other object on this thread.
     let bundle = tokio::task::spawn_blocking(move || manifest.bundle(content, &limits))
         .await
         .map_err(|_| AcquireError::Interrupted)?
         .map_err(AcquireError::ReadBundle)?;
-    Ok(Acquired { bundle, annotations: Arc::new(annotations) })
+    Ok(Acquired {
+        bundle,
+        annotations: Arc::new(annotations),
+    })
 }
 
-async fn open<R: Registry>(
+async fn fetch<R: Registry>(
     registry: &R,
-    revision: &Verified<Revision>,
+    repository: &Repository,
+    digest: Digest,
     access: &Access,
-) -> Result<Opened, AcquireError> {
-    let Revision { repository, digest, .. } = revision.value();
-    let raw = registry.manifest(repository, &ManifestName::Digest(*digest), access).await.map_err(AcquireError::Fetch)?;
-    revision.open(&raw.media_type, &raw.bytes).map_err(AcquireError::OpenManifest)
+) -> Result<RawManifest, AcquireError> {
+    registry
+        .manifest(repository, &ManifestName::Digest(digest), access)
+        .await
+        .map_err(AcquireError::Fetch)
 }

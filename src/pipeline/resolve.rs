@@ -14,7 +14,9 @@ pub enum ResolveError {
     #[error(transparent)]
     AskRegistry(RegistryError),
     /// No tag is in the range.
-    #[error("none of the {count} tags of '{repository}' is in the range '{range}'; push a version in it or widen 'spec.semver'")]
+    #[error(
+        "none of the {count} tags of '{repository}' is in the range '{range}'; push a version in it or widen 'spec.semver'"
+    )]
     MatchRange {
         /// The repository.
         repository: Repository,
@@ -54,11 +56,18 @@ pub(super) async fn resolve<R: Registry>(
     let repository = source.repository();
     let tag = match source.selection() {
         Selection::Digest(digest) => {
-            return Ok(Revision { repository: repository.clone(), digest: *digest, tag: None });
+            return Ok(Revision {
+                repository: repository.clone(),
+                digest: *digest,
+                tag: None,
+            });
         }
         Selection::Tag(tag) => tag.clone(),
         Selection::Range(range) => {
-            let tags = registry.tags(repository, access).await.map_err(ResolveError::AskRegistry)?;
+            let tags = registry
+                .tags(repository, access)
+                .await
+                .map_err(ResolveError::AskRegistry)?;
             range.highest(&tags).cloned().ok_or_else(|| ResolveError::MatchRange {
                 repository: repository.clone(),
                 range: range.to_string(),
@@ -66,6 +75,13 @@ pub(super) async fn resolve<R: Registry>(
             })?
         }
     };
-    let digest = registry.resolve(repository, &tag, access).await.map_err(ResolveError::AskRegistry)?;
-    Ok(Revision { repository: repository.clone(), digest, tag: Some(tag) })
+    let digest = registry
+        .resolve(repository, &tag, access)
+        .await
+        .map_err(ResolveError::AskRegistry)?;
+    Ok(Revision {
+        repository: repository.clone(),
+        digest,
+        tag: Some(tag),
+    })
 }

@@ -25,7 +25,10 @@ pub struct Answer<T, E> {
 
 impl<T: Clone, E> Clone for Answer<T, E> {
     fn clone(&self) -> Self {
-        Self { outcome: self.outcome.clone(), started: self.started }
+        Self {
+            outcome: self.outcome.clone(),
+            started: self.started,
+        }
     }
 }
 
@@ -44,29 +47,34 @@ where
     /// Keeps at most `capacity` answers.
     #[must_use]
     pub fn new(capacity: u64) -> Self {
-        Self { answers: Cache::builder().max_capacity(capacity).time_to_idle(IDLE).build() }
+        Self {
+            answers: Cache::builder().max_capacity(capacity).time_to_idle(IDLE).build(),
+        }
     }
 
     /// Keeps at most `capacity` answers, none for longer than `kept_for`: for secrets.
     #[must_use]
     pub fn short_lived(capacity: u64, kept_for: Duration) -> Self {
-        Self { answers: Cache::builder().max_capacity(capacity).time_to_live(kept_for).build() }
+        Self {
+            answers: Cache::builder().max_capacity(capacity).time_to_live(kept_for).build(),
+        }
     }
 
     /// Keeps answers of at most `capacity` in all, as `weigh` counts the good ones.
     #[must_use]
     pub fn weighed(capacity: u64, weigh: impl Fn(&T) -> u32 + Send + Sync + 'static) -> Self {
         let weigher = move |_: &K, answer: &Answer<T, E>| answer.outcome.as_ref().map_or(1, |value| weigh(value));
-        Self { answers: Cache::builder().max_capacity(capacity).weigher(weigher).time_to_idle(IDLE).build() }
+        Self {
+            answers: Cache::builder()
+                .max_capacity(capacity)
+                .weigher(weigher)
+                .time_to_idle(IDLE)
+                .build(),
+        }
     }
 
     /// An answer that began no earlier than `not_before`, good or bad: for what may change at any time, such as a tag.
-    pub async fn fresh(
-        &self,
-        key: K,
-        not_before: Instant,
-        work: impl Future<Output = Result<T, E>>,
-    ) -> Answer<T, E> {
+    pub async fn fresh(&self, key: K, not_before: Instant, work: impl Future<Output = Result<T, E>>) -> Answer<T, E> {
         self.answer(key, work, |answer| answer.started < not_before).await
     }
 
@@ -78,7 +86,11 @@ where
         not_before: Instant,
         work: impl Future<Output = Result<T, E>>,
     ) -> Result<T, Arc<E>> {
-        self.answer(key, work, |answer| answer.outcome.is_err() && answer.started < not_before).await.outcome
+        self.answer(key, work, |answer| {
+            answer.outcome.is_err() && answer.started < not_before
+        })
+        .await
+        .outcome
     }
 
     async fn answer(
@@ -89,9 +101,16 @@ where
     ) -> Answer<T, E> {
         let started_work = async {
             let started = Instant::now();
-            Answer { outcome: work.await.map_err(Arc::new), started }
+            Answer {
+                outcome: work.await.map_err(Arc::new),
+                started,
+            }
         };
-        self.answers.entry(key).or_insert_with_if(started_work, |answer| outdated(answer)).await.into_value()
+        self.answers
+            .entry(key)
+            .or_insert_with_if(started_work, |answer| outdated(answer))
+            .await
+            .into_value()
     }
 }
 
@@ -113,8 +132,7 @@ mod tests {
     async fn those_who_ask_at_once_share_one_answer() {
         let (shared, counter) = (shared(), AtomicU32::new(0));
         let now = Instant::now();
-        let answers =
-            futures::future::join_all((0..50).map(|_| shared.fresh("tag", now, count(&counter)))).await;
+        let answers = futures::future::join_all((0..50).map(|_| shared.fresh("tag", now, count(&counter)))).await;
         assert!(answers.iter().all(|answer| answer.outcome == Ok(1)));
         assert_eq!(counter.load(Ordering::SeqCst), 1);
     }
@@ -131,12 +149,18 @@ mod tests {
     #[tokio::test]
     async fn a_good_answer_settles_and_a_bad_one_does_not() {
         let shared = shared();
-        let bad = shared.settled("digest", Instant::now(), async { Err("down".to_owned()) }).await;
+        let bad = shared
+            .settled("digest", Instant::now(), async { Err("down".to_owned()) })
+            .await;
         assert!(bad.is_err());
-        let still_bad = shared.settled("digest", Instant::now() - FAILURE_SHARED_FOR, async { Ok(1) }).await;
+        let still_bad = shared
+            .settled("digest", Instant::now() - FAILURE_SHARED_FOR, async { Ok(1) })
+            .await;
         assert!(still_bad.is_err());
         let good = shared.settled("digest", Instant::now(), async { Ok(2) }).await;
-        let settled = shared.settled("digest", Instant::now(), async { Err("down".to_owned()) }).await;
+        let settled = shared
+            .settled("digest", Instant::now(), async { Err("down".to_owned()) })
+            .await;
         assert_eq!((good, settled), (Ok(2), Ok(2)));
     }
 
@@ -145,7 +169,9 @@ mod tests {
         let (shared, counter) = (shared(), AtomicU32::new(0));
         let never = shared.fresh("tag", Instant::now(), std::future::pending());
         assert!(tokio::time::timeout(Duration::from_millis(20), never).await.is_err());
-        let answer = shared.fresh("tag", Instant::now() - FAILURE_SHARED_FOR, count(&counter)).await;
+        let answer = shared
+            .fresh("tag", Instant::now() - FAILURE_SHARED_FOR, count(&counter))
+            .await;
         assert_eq!(answer.outcome, Ok(1));
     }
 }

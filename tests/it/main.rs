@@ -4,3 +4,4 @@
 
 mod layers;
 mod leader;
+mod trust;

@@ -10,7 +10,7 @@ use tokio::fs::File;
 use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
 
 use super::failure::storage;
-use super::observe::RequestKind;
+use super::observer::RequestKind;
 use super::session::Session;
 use super::store::BlobStore;
 use super::wire::Ask;
@@ -28,7 +28,7 @@ pub(super) async fn get(
 ) -> Result<Arc<dyn Content>, RegistryError> {
     let Descriptor { digest, size, .. } = descriptor;
     let stored = store.get(&session.scope, digest, *size);
-    session.wire.observer.cache(stored.is_some());
+    session.wire.observer.blob_cache(stored.is_some());
     if let Some(stored) = stored {
         return Ok(Arc::new(stored));
     }
@@ -61,8 +61,8 @@ async fn download(
         ask.from = download.written;
         let response = session.send(ask).await?;
         match download.take(session, ask, response, size).await {
-            Err(RegistryError::Unreachable { .. }) if attempt < session.wire.retries.attempts => {
-                tokio::time::sleep(retry::pause(&session.wire.retries, attempt)).await;
+            Err(RegistryError::Unreachable { .. }) if attempt < retry::ATTEMPTS => {
+                tokio::time::sleep(retry::pause(attempt)).await;
                 attempt += 1;
             }
             Err(error) => return Err(error),

@@ -3,7 +3,7 @@
 use reqwest::Response;
 
 use super::failure;
-use super::network::host_of;
+use super::guard::host_of;
 use super::wire::Ask;
 use crate::pipeline::ports::RegistryError;
 
@@ -24,7 +24,7 @@ pub(super) async fn read(ask: &Ask, mut response: Response, limit: u64) -> Resul
 }
 
 /// The next piece of the body.
-pub(super) async fn next(response: &mut Response) -> Result<Option<bytes::Bytes>, RegistryError> {
+pub(super) async fn next(response: &mut Response) -> Result<Option<impl std::ops::Deref<Target = [u8]> + use<>>, RegistryError> {
     let piece = response.chunk().await;
     piece.map_err(|error| failure::transport(&host_of(response.url()), &error))
 }

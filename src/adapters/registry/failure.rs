@@ -3,8 +3,7 @@
 use std::error::Error;
 use std::io;
 
-use super::network::RefusedAddress;
-use super::observe::Outcome;
+use super::guard::RefusedAddress;
 use crate::pipeline::ports::RegistryError;
 
 /// Longest text of a cause. Certificates, and with them the texts about them, are written by the other side.
@@ -31,15 +30,6 @@ pub(super) fn transport(host: &str, error: &reqwest::Error) -> RegistryError {
         "the connection broke before the answer was complete".to_owned()
     };
     RegistryError::Unreachable { host, cause }
-}
-
-/// What a watcher is told of a request that got no answer.
-pub(super) fn outcome(error: &RegistryError) -> Outcome {
-    match error {
-        RegistryError::AddressRefused { .. } => Outcome::Refused,
-        RegistryError::Tls { .. } => Outcome::Tls,
-        _ => Outcome::Unreachable,
-    }
 }
 
 /// Our own disk failed.

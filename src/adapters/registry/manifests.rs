@@ -3,7 +3,7 @@
 use reqwest::header::{CONTENT_TYPE, HeaderMap};
 use reqwest::{Method, StatusCode};
 
-use super::observe::RequestKind;
+use super::observer::RequestKind;
 use super::session::Session;
 use super::wire::Ask;
 use crate::domain::artifact::MAX_MANIFEST_BYTES;
@@ -21,7 +21,7 @@ const ACCEPT: &str = "application/vnd.oci.image.manifest.v1+json, \
 /// What a tag points at now. The digest is the registry's word; the manifest is then asked for by it, and hashed.
 pub(super) async fn resolve(session: &Session<'_>, tag: &Tag) -> Result<Digest, RegistryError> {
     let name = ManifestName::Tag(tag.clone());
-    let mut ask = question(session, RequestKind::ManifestHead, &name);
+    let mut ask = question(session, &name);
     ask.method = Method::HEAD;
     let response = session.send(&ask).await?;
     if response.status() == StatusCode::NOT_FOUND {
@@ -40,7 +40,7 @@ pub(super) async fn resolve(session: &Session<'_>, tag: &Tag) -> Result<Digest, 
 
 /// A manifest, hashed here.
 pub(super) async fn get(session: &Session<'_>, name: &ManifestName) -> Result<RawManifest, RegistryError> {
-    let ask = question(session, RequestKind::ManifestGet, name);
+    let ask = question(session, name);
     let answer = session.fetch(&ask, MAX_MANIFEST_BYTES).await?;
     if answer.status != StatusCode::OK {
         return Err(ask.unexpected(answer.status));
@@ -61,14 +61,14 @@ pub(super) async fn get(session: &Session<'_>, name: &ManifestName) -> Result<Ra
     }
 }
 
-fn question(session: &Session<'_>, kind: RequestKind, name: &ManifestName) -> Ask {
+fn question(session: &Session<'_>, name: &ManifestName) -> Ask {
     let what = match name {
         ManifestName::Tag(tag) => format!(":{tag}"),
         ManifestName::Digest(digest) => format!("@{digest}"),
     };
     Ask {
         accept: ACCEPT,
-        ..session.ask(kind, session.endpoint.manifest(name), &what)
+        ..session.ask(RequestKind::Manifest, session.endpoint.manifest(name), &what)
     }
 }
 

@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::network::NetworkPolicy;
-use super::observe::{RequestObserver, Unobserved};
+use super::guard::NetworkPolicy;
+use super::observer::{RequestObserver, Unobserved};
 
 /// Everything a [`super::RegistryClient`] is told once, when it is made.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct RegistryOptions {
     /// Directory for blobs, created if needed. It belongs to one process at a time: unfinished downloads in it are
     /// removed at the start.
@@ -21,21 +21,6 @@ pub struct RegistryOptions {
     pub observer: Arc<dyn RequestObserver>,
     /// How long one request may stand still.
     pub timeouts: Timeouts,
-    /// How often a request is tried before its caller hears of it.
-    pub retries: Retries,
-}
-
-impl std::fmt::Debug for RegistryOptions {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter
-            .debug_struct("RegistryOptions")
-            .field("cache_directory", &self.cache_directory)
-            .field("cache_bytes", &self.cache_bytes)
-            .field("network", &self.network)
-            .field("timeouts", &self.timeouts)
-            .field("retries", &self.retries)
-            .finish_non_exhaustive()
-    }
 }
 
 impl RegistryOptions {
@@ -48,7 +33,6 @@ impl RegistryOptions {
             network,
             observer: Arc::new(Unobserved),
             timeouts: Timeouts::default(),
-            retries: Retries::default(),
         }
     }
 }
@@ -67,27 +51,6 @@ impl Default for Timeouts {
         Self {
             connect: Duration::from_secs(10),
             idle: Duration::from_secs(15),
-        }
-    }
-}
-
-/// How often a request is tried before its caller hears of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Retries {
-    /// Attempts in all, at least one.
-    pub attempts: u32,
-    /// Pause before the second attempt; it doubles from then on.
-    pub first_pause: Duration,
-    /// Longest pause, and the longest `Retry-After` that is waited for here instead of by the caller.
-    pub longest_pause: Duration,
-}
-
-impl Default for Retries {
-    fn default() -> Self {
-        Self {
-            attempts: 3,
-            first_pause: Duration::from_millis(200),
-            longest_pause: Duration::from_secs(2),
         }
     }
 }

@@ -9,7 +9,7 @@
 
 use reqwest::Url;
 
-use super::network::{host_of, is_internal, literal};
+use super::guard::{host_of, is_internal, literal};
 use crate::pipeline::ports::RegistryError;
 
 /// A token server that may be asked.

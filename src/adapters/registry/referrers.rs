@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use reqwest::StatusCode;
 
-use super::observe::RequestKind;
+use super::observer::RequestKind;
 use super::paging::Pages;
 use super::session::{Answer, Session};
 use super::{manifests, redirect};

@@ -5,8 +5,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 
-use super::options::Retries;
-
+/// Times that a request is sent before its caller hears that it failed.
+pub(super) const ATTEMPTS: u32 = 3;
+/// The pause before the second attempt; it doubles from then on.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+/// The longest pause, and the longest `Retry-After` that is waited for here instead of by the caller.
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Bounds of what a registry may make us wait.
 const MIN_WAIT: Duration = Duration::from_secs(1);
 const MAX_WAIT: Duration = Duration::from_hours(1);
@@ -15,12 +19,9 @@ pub(super) const DEFAULT_WAIT: Duration = Duration::from_secs(30);
 
 /// The pause after attempt number `attempt`, counted from 1: doubling, and somewhere between half and all of it, so that
 /// many clients that failed together do not come back together.
-pub(super) fn pause(retries: &Retries, attempt: u32) -> Duration {
+pub(super) fn pause(attempt: u32) -> Duration {
     let doublings = attempt.saturating_sub(1).min(16);
-    let whole = retries
-        .first_pause
-        .saturating_mul(1 << doublings)
-        .min(retries.longest_pause);
+    let whole = FIRST_PAUSE.saturating_mul(1 << doublings).min(LONGEST_PAUSE);
     whole.mul_f64(0.5 + fastrand::f64() / 2.0)
 }
 
@@ -68,11 +69,10 @@ mod tests {
 
     #[test]
     fn pauses_grow_to_the_longest() {
-        let retries = Retries::default();
         for _ in 0..100 {
-            assert!((100..=200).contains(&pause(&retries, 1).as_millis()));
-            assert!((200..=400).contains(&pause(&retries, 2).as_millis()));
-            assert!((1000..=2000).contains(&pause(&retries, 40).as_millis()));
+            assert!((100..=200).contains(&pause(1).as_millis()));
+            assert!((200..=400).contains(&pause(2).as_millis()));
+            assert!((1000..=2000).contains(&pause(40).as_millis()));
         }
     }
 

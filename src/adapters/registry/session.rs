@@ -5,7 +5,7 @@ use reqwest::{Method, Response, StatusCode, Url};
 
 use super::challenge::Challenge;
 use super::endpoint::Endpoint;
-use super::observe::RequestKind;
+use super::observer::RequestKind;
 use super::realm::Realm;
 use super::redirect::same_origin;
 use super::token::{self, Grant, Grants};
@@ -45,7 +45,6 @@ impl<'a> Session<'a> {
     ) -> Result<Self, RegistryError> {
         inner.network.check_registry(repository.host())?;
         let endpoint = Endpoint::new(repository, access.insecure)?;
-        inner.network.check_url(endpoint.root())?;
         Ok(Self {
             endpoint,
             scope: access.scope(repository),
@@ -53,7 +52,6 @@ impl<'a> Session<'a> {
                 http: inner.transports.client(access).await?,
                 network: inner.network.clone(),
                 observer: inner.options.observer.clone(),
-                retries: inner.options.retries,
             },
             candidates: access.keyring.candidates(repository).collect(),
             grants: &inner.grants,
@@ -62,10 +60,7 @@ impl<'a> Session<'a> {
 
     /// A question for `what` of this repository, such as `:1.0`.
     pub(super) fn ask(&self, kind: RequestKind, url: Url, what: &str) -> Ask {
-        let is_content = matches!(
-            kind,
-            RequestKind::ManifestHead | RequestKind::ManifestGet | RequestKind::Blob
-        );
+        let is_content = matches!(kind, RequestKind::Manifest | RequestKind::Blob);
         Ask {
             kind,
             host: self.endpoint.host().to_owned(),
@@ -91,8 +86,8 @@ impl<'a> Session<'a> {
             };
             match body {
                 Ok(body) => return Ok(Answer { status, headers, body }),
-                Err(RegistryError::Unreachable { .. }) if attempt < self.wire.retries.attempts => {
-                    tokio::time::sleep(retry::pause(&self.wire.retries, attempt)).await;
+                Err(RegistryError::Unreachable { .. }) if attempt < retry::ATTEMPTS => {
+                    tokio::time::sleep(retry::pause(attempt)).await;
                     attempt += 1;
                 }
                 Err(error) => return Err(error),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use reqwest::StatusCode;
 
-use super::observe::RequestKind;
+use super::observer::RequestKind;
 use super::paging::Pages;
 use super::session::Session;
 use crate::domain::reference::Tag;

@@ -10,8 +10,8 @@ use reqwest::{Method, StatusCode};
 
 use super::body;
 use super::endpoint::Endpoint;
-use super::network::host_of;
-use super::observe::RequestKind;
+use super::guard::host_of;
+use super::observer::RequestKind;
 use super::realm::Realm;
 use super::wire::{Ask, Wire};
 use crate::domain::access::{Credentials, Scope, Secret};

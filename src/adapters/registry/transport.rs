@@ -10,7 +10,7 @@ use moka::future::Cache;
 use reqwest::{Certificate, Client, ClientBuilder, Identity, redirect};
 
 use super::failure::plain;
-use super::network::{GuardedResolver, NetworkPolicy};
+use super::guard::{GuardedResolver, NetworkPolicy};
 use super::options::Timeouts;
 use crate::domain::access::{Access, ClientCertificate};
 use crate::domain::digest::Digest;

@@ -8,9 +8,8 @@ use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderValue, RANGE};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
 use tracing::debug;
 
-use super::network::{NetworkPolicy, host_of};
-use super::observe::{Outcome, RequestKind, RequestObserver};
-use super::options::Retries;
+use super::guard::{NetworkPolicy, host_of};
+use super::observer::{RequestKind, RequestObserver};
 use super::{failure, redirect, retry};
 use crate::pipeline::ports::RegistryError;
 
@@ -79,7 +78,6 @@ pub(super) struct Wire {
     pub(super) http: Client,
     pub(super) network: Arc<NetworkPolicy>,
     pub(super) observer: Arc<dyn RequestObserver>,
-    pub(super) retries: Retries,
 }
 
 impl Wire {
@@ -92,11 +90,11 @@ impl Wire {
                     None => return Ok(response),
                     Some(postponed) => postponed,
                 },
-                Err(error @ RegistryError::Unreachable { .. }) => (error, Some(retry::pause(&self.retries, attempt))),
+                Err(error @ RegistryError::Unreachable { .. }) => (error, Some(retry::pause(attempt))),
                 Err(error) => return Err(error),
             };
             match pause {
-                Some(pause) if attempt < self.retries.attempts => tokio::time::sleep(pause).await,
+                Some(pause) if attempt < retry::ATTEMPTS => tokio::time::sleep(pause).await,
                 _ => return Err(error),
             }
             attempt += 1;
@@ -112,9 +110,9 @@ impl Wire {
             host: ask.host.clone(),
             wait,
         };
-        let pause = Some(retry::pause(&self.retries, attempt));
+        let pause = Some(retry::pause(attempt));
         match (status.as_u16(), wait) {
-            (429 | 503, Some(wait)) => Some((limited(wait), (wait <= self.retries.longest_pause).then_some(wait))),
+            (429 | 503, Some(wait)) => Some((limited(wait), (wait <= retry::LONGEST_PAUSE).then_some(wait))),
             (429, None) => Some((limited(retry::DEFAULT_WAIT), pause)),
             (500 | 502 | 503 | 504, _) => Some((ask.unavailable(status), pause)),
             _ => None,
@@ -141,28 +139,14 @@ impl Wire {
     async fn once(&self, ask: &Ask, url: &Url, authorization: Option<&HeaderValue>) -> Result<Response, RegistryError> {
         let host = host_of(url);
         let started = Instant::now();
-        let sent = match self.network.check_url(url) {
+        let sent = match self.network.check_url(url).await {
             Ok(()) => self.request(ask, url, authorization).send().await,
-            Err(refused) => {
-                self.observer.request(ask.kind, Outcome::Refused);
-                return Err(refused);
-            }
+            Err(refused) => return Err(refused),
         };
-        let sent = sent.map_err(|error| failure::transport(&host, &error));
-        let outcome = match &sent {
-            Ok(response) => Outcome::Status(response.status().as_u16()),
-            Err(error) => failure::outcome(error),
-        };
-        self.observer.request(ask.kind, outcome);
-        let elapsed = started.elapsed();
-        debug!(
-            request = ask.kind.as_str(),
-            host,
-            ?outcome,
-            ?elapsed,
-            "asked a registry"
-        );
-        sent
+        let status = sent.as_ref().ok().map(|response| response.status().as_u16());
+        self.observer.request(ask.kind, status);
+        debug!(request = ?ask.kind, host, status, elapsed = ?started.elapsed(), "asked a registry");
+        sent.map_err(|error| failure::transport(&host, &error))
     }
 
     fn request(&self, ask: &Ask, url: &Url, authorization: Option<&HeaderValue>) -> RequestBuilder {

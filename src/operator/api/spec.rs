@@ -1,6 +1,9 @@
 //! What a user asks for. Every doc comment here is the text of `kubectl explain`.
 
-#![expect(unreachable_pub, reason = "the KubeSchema derive repeats each struct inside a function")]
+#![expect(
+    unreachable_pub,
+    reason = "the KubeSchema derive repeats each struct inside a function"
+)]
 
 use std::collections::BTreeMap;
 
@@ -279,7 +282,12 @@ pub struct ConfigMapDelivery {
 
 impl Default for ConfigMapDelivery {
     fn default() -> Self {
-        Self { name: None, key: default_bundle_key(), labels: BTreeMap::new(), annotations: BTreeMap::new() }
+        Self {
+            name: None,
+            key: default_bundle_key(),
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+        }
     }
 }
 
@@ -293,7 +301,10 @@ fn labels(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
 
 /// Annotations: at most 32 of 4096 characters, with the keys of Kubernetes, and none that the operator sets itself.
 fn annotations(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    string_map("Annotations for the ConfigMap.", &serde_json::json!({ "type": "string", "maxLength": 4096 }))
+    string_map(
+        "Annotations for the ConfigMap.",
+        &serde_json::json!({ "type": "string", "maxLength": 4096 }),
+    )
 }
 
 fn string_map(description: &str, value: &serde_json::Value) -> schemars::Schema {

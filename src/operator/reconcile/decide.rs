@@ -31,12 +31,17 @@ pub fn decide(
     observed: &Observed,
 ) -> Work {
     let unchanged = || {
-        let (status, Observed::Ours(existing)) = (status?, observed) else { return None };
+        let (status, Observed::Ours(existing)) = (status?, observed) else {
+            return None;
+        };
         let (source, bundle) = (status.source.as_ref()?, status.bundle.as_ref()?);
         let config_map = &status.delivery.as_ref()?.config_map;
         let ready = status.conditions.iter().find(|condition| condition.type_ == READY)?;
         let content = existing.content?;
-        let proved = status.verification.as_ref().map(|verification| verification.trust_digest.clone());
+        let proved = status
+            .verification
+            .as_ref()
+            .map(|verification| verification.trust_digest.clone());
         let revision = verified.value();
         Some(
             ready.status == "True"
@@ -46,14 +51,23 @@ pub fn decide(
                 && bundle.digest == content.to_string()
                 && (&config_map.name, &config_map.key) == (&plan.target.name, &plan.target.key)
                 && holds(existing.metadata.labels.as_ref(), &labels(plan))
-                && holds(existing.metadata.annotations.as_ref(), &annotations(plan, revision, &content)),
+                && holds(
+                    existing.metadata.annotations.as_ref(),
+                    &annotations(plan, revision, &content),
+                ),
         )
     };
-    if unchanged() == Some(true) { Work::Nothing } else { Work::Deliver }
+    if unchanged() == Some(true) {
+        Work::Nothing
+    } else {
+        Work::Deliver
+    }
 }
 
 fn holds(actual: Option<&BTreeMap<String, String>>, wanted: &BTreeMap<String, String>) -> bool {
-    wanted.iter().all(|(key, value)| actual.and_then(|actual| actual.get(key)) == Some(value))
+    wanted
+        .iter()
+        .all(|(key, value)| actual.and_then(|actual| actual.get(key)) == Some(value))
 }
 
 /// The labels of the ConfigMap: the user's and the one that our watch selects by.
@@ -69,6 +83,9 @@ pub fn labels(plan: &Plan) -> BTreeMap<String, String> {
 pub fn annotations(plan: &Plan, revision: &Revision, bundle: &Digest) -> BTreeMap<String, String> {
     let mut annotations = plan.target.annotations.clone();
     annotations.insert(BUNDLE_DIGEST_ANNOTATION.to_owned(), bundle.to_string());
-    annotations.insert(SOURCE_ANNOTATION.to_owned(), format!("{}@{}", revision.repository, revision.digest));
+    annotations.insert(
+        SOURCE_ANNOTATION.to_owned(),
+        format!("{}@{}", revision.repository, revision.digest),
+    );
     annotations
 }

@@ -30,7 +30,9 @@ pub const MAX_CONFIG_MAP_BYTES: u64 = 1 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum DeliverError {
     /// The bundle does not fit.
-    #[error("the bundle has {size} bytes and a ConfigMap holds at most {limit} with its metadata; leave tests and unused data out of the bundle, or split it into several policy images")]
+    #[error(
+        "the bundle has {size} bytes and a ConfigMap holds at most {limit} with its metadata; leave tests and unused data out of the bundle, or split it into several policy images"
+    )]
     FitConfigMap {
         /// The bundle's size.
         size: u64,
@@ -81,11 +83,15 @@ pub fn config_map(plan: &Plan, revision: &Revision, bundle: &Verified<Bundle>) -
     let target = &plan.target;
     let labels = labels(plan);
     let annotations = annotations(plan, revision, &facts.digest);
-    let metadata_bytes = |map: &BTreeMap<String, String>| map.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
+    let metadata_bytes =
+        |map: &BTreeMap<String, String>| map.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
     let overhead = target.key.len() + target.name.len() + metadata_bytes(&labels) + metadata_bytes(&annotations);
     let limit = MAX_CONFIG_MAP_BYTES.saturating_sub(overhead as u64);
     if facts.size > limit {
-        return Err(DeliverError::FitConfigMap { size: facts.size, limit });
+        return Err(DeliverError::FitConfigMap {
+            size: facts.size,
+            limit,
+        });
     }
     let bytes = bundle.bytes(limit).map_err(DeliverError::ReadBundle)?;
     let key = &target.key;
@@ -141,7 +147,9 @@ pub async fn deliver(
         take_back(client, target, &parameters).await?;
         return Err(DeliverError::LoseRace(target.name.clone()));
     }
-    let former = status.and_then(|status| status.delivery.as_ref()).map(|former| &former.config_map.name);
+    let former = status
+        .and_then(|status| status.delivery.as_ref())
+        .map(|former| &former.config_map.name);
     if let Some(former) = former.filter(|former| **former != target.name) {
         remove_former(client, target, former).await?;
     }
@@ -149,7 +157,10 @@ pub async fn deliver(
         uid: applied.uid.clone().unwrap_or_default(),
         resource_version: applied.resource_version.clone().unwrap_or_default(),
         content: Some(bundle.value().facts().digest),
-        metadata: ObjectMeta { managed_fields: None, ..applied },
+        metadata: ObjectMeta {
+            managed_fields: None,
+            ..applied
+        },
         immutable: false,
     })
 }
@@ -161,15 +172,20 @@ async fn apply(
     object: &Value,
 ) -> Result<ObjectMeta, DeliverError> {
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), &target.namespace);
-    let applied: Result<PartialObjectMeta<ConfigMap>, _> =
-        api.patch_metadata(&target.name, parameters, &Patch::Apply(object)).await;
+    let applied: Result<PartialObjectMeta<ConfigMap>, _> = api
+        .patch_metadata(&target.name, parameters, &Patch::Apply(object))
+        .await;
     let failed = |error| DeliverError::Write(KubeError::new(format!("apply ConfigMap '{}'", target.name), error));
     Ok(applied.map_err(failed)?.metadata)
 }
 
 /// Whether nobody else has ever written to the object.
 fn only_ours(applied: &ObjectMeta) -> bool {
-    applied.managed_fields.iter().flatten().all(|entry| entry.manager.as_deref() == Some(FIELD_MANAGER))
+    applied
+        .managed_fields
+        .iter()
+        .flatten()
+        .all(|entry| entry.manager.as_deref() == Some(FIELD_MANAGER))
 }
 
 /// Applies a configuration without any field, which removes all that we own and nothing else.
@@ -182,12 +198,20 @@ async fn take_back(client: &Client, target: &Target, parameters: &PatchParams) -
 async fn remove_former(client: &Client, target: &Target, former: &str) -> Result<(), DeliverError> {
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), &target.namespace);
     let failed = |error| DeliverError::Write(KubeError::new(format!("remove ConfigMap '{former}'"), error));
-    let Some(found) = api.get_metadata_opt(former).await.map_err(failed)? else { return Ok(()) };
+    let Some(found) = api.get_metadata_opt(former).await.map_err(failed)? else {
+        return Ok(());
+    };
     if !is_owned(&found.metadata, &target.owner.uid) {
         return Ok(());
     }
-    let preconditions = Preconditions { uid: found.metadata.uid, resource_version: found.metadata.resource_version };
-    let parameters = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+    let preconditions = Preconditions {
+        uid: found.metadata.uid,
+        resource_version: found.metadata.resource_version,
+    };
+    let parameters = DeleteParams {
+        preconditions: Some(preconditions),
+        ..DeleteParams::default()
+    };
     match api.delete(former, &parameters).await {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),

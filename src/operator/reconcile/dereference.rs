@@ -135,10 +135,19 @@ pub async fn dereference<O: ObjectReader>(
     spec: &PolicyImageSpec,
 ) -> Result<References, DereferenceError> {
     let reader = Reader { objects, namespace };
-    let mut references = References { pull_secrets: reader.pull_secrets(spec).await?, ..References::default() };
+    let mut references = References {
+        pull_secrets: reader.pull_secrets(spec).await?,
+        ..References::default()
+    };
     if let Some(tls) = &spec.tls {
-        if let Some(AuthorityCertificates { secret_ref, config_map_ref }) = &tls.ca_ref {
-            let text = reader.either(secret_ref.as_ref(), config_map_ref.as_ref(), "spec.tls.caRef").await?;
+        if let Some(AuthorityCertificates {
+            secret_ref,
+            config_map_ref,
+        }) = &tls.ca_ref
+        {
+            let text = reader
+                .either(secret_ref.as_ref(), config_map_ref.as_ref(), "spec.tls.caRef")
+                .await?;
             references.authority_certificates = text;
         }
         if let Some(certificate) = &tls.cert_secret_ref {
@@ -150,11 +159,19 @@ pub async fn dereference<O: ObjectReader>(
         }
     }
     for authority in spec.verify.iter().flat_map(|verify| &verify.authorities) {
-        let KeySource { data, secret_ref, config_map_ref } = &authority.key;
+        let KeySource {
+            data,
+            secret_ref,
+            config_map_ref,
+        } = &authority.key;
         let field = "spec.verify.authorities.key";
         let text = match data {
             Some(data) => Some(data.clone()),
-            None => reader.either(secret_ref.as_ref(), config_map_ref.as_ref(), field).await?,
+            None => {
+                reader
+                    .either(secret_ref.as_ref(), config_map_ref.as_ref(), field)
+                    .await?
+            }
         };
         references.keys.insert(authority.name.clone(), text.unwrap_or_default());
     }
@@ -168,13 +185,22 @@ struct Reader<'a, O> {
 
 impl<O: ObjectReader> Reader<'_, O> {
     async fn pull_secrets(&self, spec: &PolicyImageSpec) -> Result<Vec<(String, Vec<u8>)>, DereferenceError> {
-        let mut named: Vec<(String, &'static str)> =
-            spec.image_pull_secrets.iter().map(|secret| (secret.name.clone(), "spec.imagePullSecrets")).collect();
+        let mut named: Vec<(String, &'static str)> = spec
+            .image_pull_secrets
+            .iter()
+            .map(|secret| (secret.name.clone(), "spec.imagePullSecrets"))
+            .collect();
         if let Some(account) = &spec.service_account_name {
             let field = "spec.serviceAccountName";
             let found = self.objects.service_account(self.namespace, account).await;
             let found = existing(found, "ServiceAccount", account, field)?;
-            named.extend(found.image_pull_secrets.into_iter().flatten().map(|secret| (secret.name, field)));
+            named.extend(
+                found
+                    .image_pull_secrets
+                    .into_iter()
+                    .flatten()
+                    .map(|secret| (secret.name, field)),
+            );
         }
         let mut values = Vec::with_capacity(named.len());
         for (name, field) in named {
@@ -199,10 +225,17 @@ impl<O: ObjectReader> Reader<'_, O> {
             let secret = self.secret(name, field).await?;
             return secret_text(&secret, name, key, field).map(Some);
         }
-        let Some(KeyReference { name, key }) = config_map else { return Ok(None) };
+        let Some(KeyReference { name, key }) = config_map else {
+            return Ok(None);
+        };
         let kind = "ConfigMap";
         let found = existing(self.objects.config_map(self.namespace, name).await, kind, name, field)?;
-        let missing = || DereferenceError::FindKey { kind, name: name.clone(), key: key.clone(), field };
+        let missing = || DereferenceError::FindKey {
+            kind,
+            name: name.clone(),
+            key: key.clone(),
+            field,
+        };
         let value = found.data.as_ref().and_then(|data| data.get(key)).ok_or_else(missing)?;
         text(kind, name, key, value.as_bytes()).map(Some)
     }
@@ -215,8 +248,16 @@ fn existing<T>(
     field: &'static str,
 ) -> Result<T, DereferenceError> {
     found
-        .map_err(|source| DereferenceError::Read { kind, name: name.to_owned(), source })?
-        .ok_or_else(|| DereferenceError::FindObject { kind, name: name.to_owned(), field })
+        .map_err(|source| DereferenceError::Read {
+            kind,
+            name: name.to_owned(),
+            source,
+        })?
+        .ok_or_else(|| DereferenceError::FindObject {
+            kind,
+            name: name.to_owned(),
+            field,
+        })
 }
 
 fn secret_value<'a>(
@@ -225,9 +266,19 @@ fn secret_value<'a>(
     key: &str,
     field: &'static str,
 ) -> Result<&'a [u8], DereferenceError> {
-    let value = secret.data.as_ref().and_then(|data| data.get(key)).map(|value| value.0.as_slice());
+    let value = secret
+        .data
+        .as_ref()
+        .and_then(|data| data.get(key))
+        .map(|value| value.0.as_slice());
     // `stringData` is never returned by an API server; `render` reads manifests that have it.
-    let value = value.or_else(|| secret.string_data.as_ref().and_then(|data| data.get(key)).map(String::as_bytes));
+    let value = value.or_else(|| {
+        secret
+            .string_data
+            .as_ref()
+            .and_then(|data| data.get(key))
+            .map(String::as_bytes)
+    });
     value.ok_or_else(|| DereferenceError::FindKey {
         kind: "Secret",
         name: name.to_owned(),
@@ -241,7 +292,15 @@ fn secret_text(secret: &Secret, name: &str, key: &str, field: &'static str) -> R
 }
 
 fn text(kind: &'static str, name: &str, key: &str, value: &[u8]) -> Result<String, DereferenceError> {
-    let unreadable = || DereferenceError::ReadText { kind, name: name.to_owned(), key: key.to_owned() };
+    let unreadable = || DereferenceError::ReadText {
+        kind,
+        name: name.to_owned(),
+        key: key.to_owned(),
+    };
     let value = std::str::from_utf8(value).map_err(|_| unreadable())?;
-    if value.len() > MAX_VALUE_BYTES { Err(unreadable()) } else { Ok(value.to_owned()) }
+    if value.len() > MAX_VALUE_BYTES {
+        Err(unreadable())
+    } else {
+        Ok(value.to_owned())
+    }
 }

@@ -37,7 +37,11 @@ impl Delivered {
     /// What was just left at `target`.
     #[must_use]
     pub fn at(target: &Target, existing: Existing) -> Self {
-        Self { name: target.name.clone(), key: target.key.clone(), existing }
+        Self {
+            name: target.name.clone(),
+            key: target.key.clone(),
+            existing,
+        }
     }
 
     /// Whether `watched` is still the version that we left at `target`.
@@ -57,8 +61,15 @@ impl Memory {
     /// What is remembered of an object; nothing if the name now belongs to another UID.
     #[must_use]
     pub fn recall(&self, namespace: &str, name: &str, uid: &str) -> Recollection {
-        let found = self.lock().get(&key(namespace, name)).filter(|recollection| recollection.uid == uid).cloned();
-        found.unwrap_or_else(|| Recollection { uid: uid.to_owned(), ..Recollection::default() })
+        let found = self
+            .lock()
+            .get(&key(namespace, name))
+            .filter(|recollection| recollection.uid == uid)
+            .cloned();
+        found.unwrap_or_else(|| Recollection {
+            uid: uid.to_owned(),
+            ..Recollection::default()
+        })
     }
 
     /// Remembers.
@@ -69,7 +80,10 @@ impl Memory {
     /// Forgets an object that was deleted, unless its name has been taken over by another since.
     pub fn forget(&self, namespace: &str, name: &str, uid: &str) {
         let mut memories = self.lock();
-        if memories.get(&key(namespace, name)).is_some_and(|recollection| recollection.uid == uid) {
+        if memories
+            .get(&key(namespace, name))
+            .is_some_and(|recollection| recollection.uid == uid)
+        {
             memories.remove(&key(namespace, name));
         }
     }
@@ -78,7 +92,9 @@ impl Memory {
     #[must_use]
     pub fn wrote(&self, namespace: &str, name: &str, config_map: &ObjectMeta) -> bool {
         let memories = self.lock();
-        let delivered = memories.get(&key(namespace, name)).and_then(|recollection| recollection.delivered.as_ref());
+        let delivered = memories
+            .get(&key(namespace, name))
+            .and_then(|recollection| recollection.delivered.as_ref());
         delivered.is_some_and(|delivered| {
             Some(&delivered.name) == config_map.name.as_ref()
                 && config_map.resource_version.as_ref() == Some(&delivered.existing.resource_version)

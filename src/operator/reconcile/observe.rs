@@ -53,13 +53,17 @@ pub struct Existing {
 #[derive(Debug, thiserror::Error)]
 pub enum ObserveError {
     /// It belongs to somebody else.
-    #[error("ConfigMap '{name}' exists and is not owned by this PolicyImage, so it is not touched; delete it, or choose another 'spec.delivery.configMap.name'")]
+    #[error(
+        "ConfigMap '{name}' exists and is not owned by this PolicyImage, so it is not touched; delete it, or choose another 'spec.delivery.configMap.name'"
+    )]
     Foreign {
         /// Its name.
         name: String,
     },
     /// It belongs to a deleted object of our name.
-    #[error("ConfigMap '{name}' belongs to a deleted PolicyImage of the same name and is not touched; it is garbage-collected soon")]
+    #[error(
+        "ConfigMap '{name}' belongs to a deleted PolicyImage of the same name and is not touched; it is garbage-collected soon"
+    )]
     Namesake {
         /// Its name.
         name: String,
@@ -105,7 +109,9 @@ pub async fn observe(
     let found = api.get_opt(&target.name).await;
     let found = found
         .map_err(|error| ObserveError::Read(KubeError::new(format!("read ConfigMap '{}'", target.name), error)))?;
-    found.map_or(Ok(Observed::Absent), |config_map| existing(config_map, target).map(Observed::Ours))
+    found.map_or(Ok(Observed::Absent), |config_map| {
+        existing(config_map, target).map(Observed::Ours)
+    })
 }
 
 fn existing(config_map: ConfigMap, target: &Target) -> Result<Existing, ObserveError> {
@@ -118,7 +124,10 @@ fn existing(config_map: ConfigMap, target: &Target) -> Result<Existing, ObserveE
             ObserveError::Foreign { name }
         });
     }
-    let keys = config_map.binary_data.as_ref().map_or(0, std::collections::BTreeMap::len)
+    let keys = config_map
+        .binary_data
+        .as_ref()
+        .map_or(0, std::collections::BTreeMap::len)
         + config_map.data.as_ref().map_or(0, std::collections::BTreeMap::len);
     let content = config_map.binary_data.as_ref().and_then(|data| data.get(&target.key));
     Ok(Existing {

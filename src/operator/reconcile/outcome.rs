@@ -51,7 +51,12 @@ impl Success {
     /// The report of a run that proved `proved`, and delivered `bundle` unless it was there already.
     #[must_use]
     pub fn new(proved: &Proved, bundle: Option<News>) -> Self {
-        let Proved { plan, revision, verified, .. } = proved;
+        let Proved {
+            plan,
+            revision,
+            verified,
+            ..
+        } = proved;
         let by_range = matches!(plan.source.selection(), Selection::Range(_));
         Self {
             revision: revision.clone(),

@@ -63,7 +63,11 @@ mod tests {
     }
 
     fn unavailable() -> Outcome {
-        registry(RegistryError::Unavailable { host: "ghcr.io".into(), what: "acme/p:1".into(), status: 503 })
+        registry(RegistryError::Unavailable {
+            host: "ghcr.io".into(),
+            what: "acme/p:1".into(),
+            status: 503,
+        })
     }
 
     #[rstest]
@@ -74,7 +78,10 @@ mod tests {
     #[case(10, 300)]
     #[case(u32::MAX, 300)]
     fn retries_double_up_to_the_interval(#[case] failures: u32, #[case] seconds: u64) {
-        assert_eq!(delay(&unavailable(), INTERVAL, failures, false, 0.0), Some(Duration::from_secs(seconds)));
+        assert_eq!(
+            delay(&unavailable(), INTERVAL, failures, false, 0.0),
+            Some(Duration::from_secs(seconds))
+        );
     }
 
     #[test]
@@ -86,7 +93,10 @@ mod tests {
     #[test]
     fn a_registry_that_asks_for_time_gets_at_least_that() {
         let wait = Duration::from_hours(1);
-        let outcome = registry(RegistryError::RateLimited { host: "ghcr.io".into(), wait });
+        let outcome = registry(RegistryError::RateLimited {
+            host: "ghcr.io".into(),
+            wait,
+        });
         assert_eq!(delay(&outcome, INTERVAL, 1, false, 0.0), Some(wait));
     }
 

@@ -7,12 +7,12 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::outcome::{Failure, Outcome, StepError, Success};
 use crate::domain::trust::Proof;
+use crate::operator::api::REQUESTED_AT_ANNOTATIONS;
 use crate::operator::api::condition::{DELIVERED, READY, RECONCILING, STALLED, VERIFIED};
 use crate::operator::api::spec::PolicyImage;
 use crate::operator::api::status::{
     BundleStatus, ConfigMapStatus, DeliveryStatus, PolicyImageStatus, SourceStatus, VerificationStatus,
 };
-use crate::operator::api::REQUESTED_AT_ANNOTATIONS;
 use crate::pipeline::failure::{Classify, Disposition, Reason, chain};
 
 /// Most characters of a condition's message; an event's note holds 1024 bytes.
@@ -24,8 +24,16 @@ const ANNOTATIONS_LIMIT: (usize, usize) = (32, 256);
 #[must_use]
 pub fn next(object: &PolicyImage, outcome: &Outcome, now: Timestamp) -> PolicyImageStatus {
     let old = object.status.clone().unwrap_or_default();
-    let mut status = PolicyImageStatus { observed_generation: object.metadata.generation, ..old.clone() };
-    let mut conditions = Conditions { old: &old, generation: object.metadata.generation, now, new: Vec::new() };
+    let mut status = PolicyImageStatus {
+        observed_generation: object.metadata.generation,
+        ..old.clone()
+    };
+    let mut conditions = Conditions {
+        old: &old,
+        generation: object.metadata.generation,
+        now,
+        new: Vec::new(),
+    };
     match outcome {
         Outcome::Suspended => suspended(&mut conditions, &status),
         Outcome::Success(success) => {
@@ -45,7 +53,10 @@ pub fn next(object: &PolicyImage, outcome: &Outcome, now: Timestamp) -> PolicyIm
 #[must_use]
 pub fn requested_at(object: &PolicyImage) -> Option<String> {
     let annotations = object.metadata.annotations.as_ref()?;
-    REQUESTED_AT_ANNOTATIONS.iter().find_map(|key| annotations.get(*key)).map(|value| shorten(value, 256))
+    REQUESTED_AT_ANNOTATIONS
+        .iter()
+        .find_map(|key| annotations.get(*key))
+        .map(|value| shorten(value, 256))
 }
 
 fn suspended(conditions: &mut Conditions<'_>, status: &PolicyImageStatus) {
@@ -72,19 +83,28 @@ fn succeeded(conditions: &mut Conditions<'_>, status: &mut PolicyImageStatus, su
             annotations: shown(annotations),
         });
     }
-    let ready = format!("'{reference}' at {} is in ConfigMap '{name}'", revision.digest);
+    let ready = format!("delivered {} to ConfigMap '{name}'", revision.digest.short());
     status.source = Some(SourceStatus {
         reference,
         digest: revision.digest.to_string(),
         short_digest: revision.digest.short(),
         semver_tag: success.semver_tag.clone(),
     });
-    status.delivery = Some(DeliveryStatus { config_map: ConfigMapStatus { name: name.clone(), key: key.clone() } });
+    status.delivery = Some(DeliveryStatus {
+        config_map: ConfigMapStatus {
+            name: name.clone(),
+            key: key.clone(),
+        },
+    });
     status.verification = match &success.proof {
         Proof::NotConfigured => None,
-        Proof::Signed { authorities, trust_digest } => {
-            Some(VerificationStatus { authorities: authorities.clone(), trust_digest: trust_digest.to_string() })
-        }
+        Proof::Signed {
+            authorities,
+            trust_digest,
+        } => Some(VerificationStatus {
+            authorities: authorities.clone(),
+            trust_digest: trust_digest.to_string(),
+        }),
     };
     conditions.set(READY, "True", Reason::Succeeded, &ready);
     conditions.proved(&success.proof);
@@ -94,7 +114,12 @@ fn succeeded(conditions: &mut Conditions<'_>, status: &mut PolicyImageStatus, su
 fn failed(conditions: &mut Conditions<'_>, status: &PolicyImageStatus, failure: &Failure) {
     let reason = failure.error.reason();
     let error = chain(&failure.error);
-    conditions.set(READY, "False", reason, &format!("{}{}", shorten(&error, MESSAGE_LIMIT - 200), serving(status)));
+    conditions.set(
+        READY,
+        "False",
+        reason,
+        &format!("{}{}", shorten(&error, MESSAGE_LIMIT - 200), serving(status)),
+    );
     match (&failure.error, &failure.proof) {
         (_, Some(proof)) => conditions.proved(proof),
         (StepError::Verify(_), None) if matches!(reason, Reason::Unsigned | Reason::SignatureMismatch) => {
@@ -108,12 +133,22 @@ fn failed(conditions: &mut Conditions<'_>, status: &PolicyImageStatus, failure: 
             conditions.set(DELIVERED, "False", reason, &error);
         }
         _ if status.bundle.is_some() => conditions.delivered(status),
-        _ => conditions.set(DELIVERED, "False", reason, "nothing has been delivered yet; see condition Ready"),
+        _ => conditions.set(
+            DELIVERED,
+            "False",
+            reason,
+            "nothing has been delivered yet; see condition Ready",
+        ),
     }
     match failure.error.disposition() {
         Disposition::Stalled => conditions.set(STALLED, "True", reason, &error),
         Disposition::Retry | Disposition::WaitFor(_) => {
-            conditions.set(RECONCILING, "True", Reason::ProgressingWithRetry, "trying again; see condition Ready");
+            conditions.set(
+                RECONCILING,
+                "True",
+                Reason::ProgressingWithRetry,
+                "trying again; see condition Ready",
+            );
         }
     }
 }
@@ -122,7 +157,7 @@ fn failed(conditions: &mut Conditions<'_>, status: &PolicyImageStatus, failure: 
 fn serving(status: &PolicyImageStatus) -> String {
     match (&status.source, &status.bundle) {
         (Some(source), Some(_)) => {
-            format!("; the last good policy, '{}' at {}, stays delivered", source.reference, source.digest)
+            format!("; the last good policy, {}, stays delivered", source.short_digest)
         }
         _ => String::new(),
     }
@@ -130,7 +165,11 @@ fn serving(status: &PolicyImageStatus) -> String {
 
 fn shown(annotations: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let (count, length) = ANNOTATIONS_LIMIT;
-    annotations.iter().take(count).map(|(key, value)| (shorten(key, length), shorten(value, length))).collect()
+    annotations
+        .iter()
+        .take(count)
+        .map(|(key, value)| (shorten(key, length), shorten(value, length)))
+        .collect()
 }
 
 fn shorten(text: &str, limit: usize) -> String {
@@ -149,7 +188,10 @@ struct Conditions<'a> {
 
 impl Conditions<'_> {
     fn set(&mut self, type_: &str, status: &str, reason: Reason, message: &str) {
-        let since = self.previous(type_).filter(|old| old.status == status).map(|old| old.last_transition_time.clone());
+        let since = self
+            .previous(type_)
+            .filter(|old| old.status == status)
+            .map(|old| old.last_transition_time.clone());
         self.new.push(Condition {
             type_: type_.to_owned(),
             status: status.to_owned(),
@@ -167,14 +209,20 @@ impl Conditions<'_> {
                 self.set(VERIFIED, "False", Reason::NotConfigured, message);
             }
             Proof::Signed { authorities, .. } => {
-                let names = authorities.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ");
+                let names = authorities
+                    .iter()
+                    .map(|name| format!("'{name}'"))
+                    .collect::<Vec<_>>()
+                    .join(", ");
                 self.set(VERIFIED, "True", Reason::Succeeded, &format!("signed by {names}"));
             }
         }
     }
 
     fn delivered(&mut self, status: &PolicyImageStatus) {
-        let (Some(bundle), Some(delivery)) = (&status.bundle, &status.delivery) else { return };
+        let (Some(bundle), Some(delivery)) = (&status.bundle, &status.delivery) else {
+            return;
+        };
         let ConfigMapStatus { name, key } = &delivery.config_map;
         let message = format!("bundle {} is in key '{key}' of ConfigMap '{name}'", bundle.digest);
         self.set(DELIVERED, "True", Reason::Succeeded, &message);

@@ -172,7 +172,12 @@ pub fn validate(object: &PolicyImage, references: &References, rules: Rules) -> 
 /// # Errors
 /// [`ValidateError::ParseDuration`].
 pub fn interval(spec: &PolicyImageSpec) -> Result<Duration, ValidateError> {
-    duration("spec.interval", &spec.interval, ("5s", Duration::from_secs(5)), ("24h", Duration::from_hours(24)))
+    duration(
+        "spec.interval",
+        &spec.interval,
+        ("5s", Duration::from_secs(5)),
+        ("24h", Duration::from_hours(24)),
+    )
 }
 
 /// `spec.timeout`: how long one run may take.
@@ -181,9 +186,20 @@ pub fn interval(spec: &PolicyImageSpec) -> Result<Duration, ValidateError> {
 /// [`ValidateError`] where it does not parse or is longer than the interval.
 pub fn timeout(spec: &PolicyImageSpec) -> Result<Duration, ValidateError> {
     let interval = interval(spec)?;
-    let Some(text) = &spec.timeout else { return Ok(DEFAULT_TIMEOUT.min(interval)) };
-    let timeout = duration("spec.timeout", text, ("1s", Duration::from_secs(1)), ("10m", Duration::from_mins(10)))?;
-    if timeout > interval { Err(ValidateError::CompareTimeout) } else { Ok(timeout) }
+    let Some(text) = &spec.timeout else {
+        return Ok(DEFAULT_TIMEOUT.min(interval));
+    };
+    let timeout = duration(
+        "spec.timeout",
+        text,
+        ("1s", Duration::from_secs(1)),
+        ("10m", Duration::from_mins(10)),
+    )?;
+    if timeout > interval {
+        Err(ValidateError::CompareTimeout)
+    } else {
+        Ok(timeout)
+    }
 }
 
 fn duration(
@@ -192,9 +208,14 @@ fn duration(
     (low, least): (&'static str, Duration),
     (high, most): (&'static str, Duration),
 ) -> Result<Duration, ValidateError> {
-    parse_duration(value).filter(|duration| (least..=most).contains(duration)).ok_or_else(|| {
-        ValidateError::ParseDuration { field, value: value.chars().take(40).collect(), low, high }
-    })
+    parse_duration(value)
+        .filter(|duration| (least..=most).contains(duration))
+        .ok_or_else(|| ValidateError::ParseDuration {
+            field,
+            value: value.chars().take(40).collect(),
+            low,
+            high,
+        })
 }
 
 /// Go's notation without signs and fractions: numbers, each followed by `h`, `m`, `s` or `ms`.
@@ -224,14 +245,19 @@ fn access(spec: &PolicyImageSpec, references: &References) -> Result<Access, Val
     let mut keyring = Keyring::default();
     for (name, json) in &references.pull_secrets {
         let read = Keyring::from_docker_config(json);
-        keyring.extend(read.map_err(|source| ValidateError::ReadPullSecret { name: name.clone(), source })?);
+        keyring.extend(read.map_err(|source| ValidateError::ReadPullSecret {
+            name: name.clone(),
+            source,
+        })?);
     }
     let certificate = references.client_certificate.as_ref();
     Ok(Access {
         keyring,
         authorities_pem: references.authority_certificates.clone(),
-        client_certificate: certificate
-            .map(|(chain, key)| ClientCertificate { chain_pem: chain.clone(), key_pem: Secret::new(key.clone()) }),
+        client_certificate: certificate.map(|(chain, key)| ClientCertificate {
+            chain_pem: chain.clone(),
+            key_pem: Secret::new(key.clone()),
+        }),
         insecure: spec.insecure,
     })
 }
@@ -246,10 +272,19 @@ fn trust(verify: Option<&Verify>, references: &References, rules: Rules) -> Resu
     };
     let mut authorities = Vec::with_capacity(verify.authorities.len());
     for authority in &verify.authorities {
-        let pem = references.keys.get(&authority.name).map(String::as_str).unwrap_or_default();
-        let keys = PublicKey::from_pem(pem)
-            .map_err(|source| ValidateError::ReadKey { authority: authority.name.clone(), source })?;
-        authorities.push(Authority { name: authority.name.clone(), keys });
+        let pem = references
+            .keys
+            .get(&authority.name)
+            .map(String::as_str)
+            .unwrap_or_default();
+        let keys = PublicKey::from_pem(pem).map_err(|source| ValidateError::ReadKey {
+            authority: authority.name.clone(),
+            source,
+        })?;
+        authorities.push(Authority {
+            name: authority.name.clone(),
+            keys,
+        });
     }
     // A negative number is refused by the schema; as zero it is refused here.
     let minimum_matches = usize::try_from(verify.minimum_matches).unwrap_or_default();
@@ -263,10 +298,22 @@ fn trust(verify: Option<&Verify>, references: &References, rules: Rules) -> Resu
 pub fn target(object: &PolicyImage) -> Result<Target, ValidateError> {
     let metadata = &object.metadata;
     let name = metadata.name.clone().ok_or(ValidateError::FindIdentity("name"))?;
-    let namespace = metadata.namespace.clone().ok_or(ValidateError::FindIdentity("namespace"))?;
+    let namespace = metadata
+        .namespace
+        .clone()
+        .ok_or(ValidateError::FindIdentity("namespace"))?;
     let uid = metadata.uid.clone().ok_or(ValidateError::FindIdentity("uid"))?;
-    let delivery = object.spec.delivery.as_ref().and_then(|delivery| delivery.config_map.clone());
-    let ConfigMapDelivery { name: config_map, key, labels, annotations } = delivery.unwrap_or_default();
+    let delivery = object
+        .spec
+        .delivery
+        .as_ref()
+        .and_then(|delivery| delivery.config_map.clone());
+    let ConfigMapDelivery {
+        name: config_map,
+        key,
+        labels,
+        annotations,
+    } = delivery.unwrap_or_default();
     let config_map = config_map.unwrap_or_else(|| format!("{name}-bundle"));
     if SYSTEM_NAMESPACES.contains(&namespace.as_str()) {
         return Err(ValidateError::DeliverToSystem(namespace));
@@ -274,5 +321,12 @@ pub fn target(object: &PolicyImage) -> Result<Target, ValidateError> {
     if config_map == "kube-root-ca.crt" {
         return Err(ValidateError::DeliverToReserved(config_map));
     }
-    Ok(Target { namespace, name: config_map, key, labels, annotations, owner: Owner { name, uid } })
+    Ok(Target {
+        namespace,
+        name: config_map,
+        key,
+        labels,
+        annotations,
+        owner: Owner { name, uid },
+    })
 }

@@ -98,9 +98,19 @@ impl Manifests {
             cause: error.to_string().lines().next().unwrap_or_default().to_owned(),
         })?;
         for (index, mut document) in documents.into_iter().enumerate() {
-            let field = |name: &str| document.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+            let field = |name: &str| {
+                document
+                    .get(name)
+                    .and_then(Value::as_str)
+                    .unwrap_or_default()
+                    .to_owned()
+            };
             let (version, kind) = (field("apiVersion"), field("kind"));
-            let place = Place { file, number: index + 1, kind: &kind };
+            let place = Place {
+                file,
+                number: index + 1,
+                kind: &kind,
+            };
             if let Some(metadata) = document.get_mut("metadata").and_then(Value::as_object_mut) {
                 metadata.entry("namespace").or_insert_with(|| Value::from(namespace));
             }
@@ -119,13 +129,22 @@ impl Manifests {
 #[expect(clippy::disallowed_methods, reason = "the files are what the user asked to render")]
 fn text(file: &Path, name: &str) -> Result<String, ManifestsError> {
     use std::io::Read as _;
-    let failed = |source| ManifestsError::Read { file: name.to_owned(), source };
+    let failed = |source| ManifestsError::Read {
+        file: name.to_owned(),
+        source,
+    };
     let mut text = String::new();
     if file == Path::new("-") {
-        std::io::stdin().take(MAX_FILE_BYTES + 1).read_to_string(&mut text).map_err(failed)?;
+        std::io::stdin()
+            .take(MAX_FILE_BYTES + 1)
+            .read_to_string(&mut text)
+            .map_err(failed)?;
     } else {
         let opened = std::fs::File::open(file).map_err(failed)?;
-        opened.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).map_err(failed)?;
+        opened
+            .take(MAX_FILE_BYTES + 1)
+            .read_to_string(&mut text)
+            .map_err(failed)?;
     }
     if text.len() as u64 > MAX_FILE_BYTES {
         return Err(ManifestsError::LimitSize { file: name.to_owned() });
@@ -188,6 +207,9 @@ impl ObjectReader for Manifests {
     }
 
     async fn service_account(&self, namespace: &str, name: &str) -> Result<Option<ServiceAccount>, ReadError> {
-        Ok(self.service_accounts.get(&(namespace.to_owned(), name.to_owned())).cloned())
+        Ok(self
+            .service_accounts
+            .get(&(namespace.to_owned(), name.to_owned()))
+            .cloned())
     }
 }

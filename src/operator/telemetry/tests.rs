@@ -83,6 +83,28 @@ fn text_lines_hold_no_escapes() {
 }
 
 #[test]
+fn a_panic_is_a_line_of_the_log() {
+    let text = logged(LogFormat::Json, "error", || {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(log_panic));
+        let caught = std::panic::catch_unwind(|| panic!("on {}", "purpose"));
+        std::panic::set_hook(usual);
+        caught.expect_err("panicked");
+    });
+    let line: serde_json::Value = serde_json::from_str(&text).expect("one line of JSON");
+    assert_eq!(
+        (&line["level"], &line["cause"]),
+        (&"ERROR".into(), &"on purpose".into())
+    );
+    assert!(
+        line["location"]
+            .as_str()
+            .expect("location")
+            .contains("telemetry/tests.rs")
+    );
+}
+
+#[test]
 fn a_reader_that_stops_does_not_stop_the_program() {
     let (sink, open) = Sink::blocked();
     let (queue, flush) = queue::start(sink.clone()).expect("thread");

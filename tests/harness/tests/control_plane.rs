@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{Api, DeleteParams, ListParams, ObjectMeta, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config, ResourceExt as _};
-use policy_operator_harness::cluster::{AuditEntry, ControlPlane};
+use policy_operator_harness::cluster::{AuditEntry, ControlPlane, OPERATOR_NAMESPACE, OPERATOR_SERVICE_ACCOUNT};
+use policy_operator_harness::tools::repository_root;
 use policy_operator_harness::wait;
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -93,4 +95,50 @@ async fn a_control_plane_of_ones_own_starts_and_stops() {
         .unwrap();
     assert_eq!(String::from_utf8(output).unwrap(), "");
     cluster.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn every_example_is_accepted() {
+    let cluster = ControlPlane::shared().await.unwrap();
+    for directory in ["examples", "config/samples/opcr.io_v1alpha1_policyimage.yaml"] {
+        let apply = cluster.kubectl().unwrap().directory(repository_root());
+        apply
+            .args(["apply", "--dry-run=server", "--validate=strict", "-f", directory])
+            .output(LIMIT)
+            .await
+            .unwrap();
+    }
+}
+
+#[tokio::test]
+async fn the_restricted_profile_admits_the_operators_pod() {
+    let cluster = ControlPlane::shared().await.unwrap();
+    let client = cluster.client().await.unwrap();
+    let deployments: Api<Deployment> = Api::namespaced(client.clone(), OPERATOR_NAMESPACE);
+    let template = deployments
+        .get(OPERATOR_SERVICE_ACCOUNT)
+        .await
+        .unwrap()
+        .spec
+        .unwrap()
+        .template;
+    let metadata = ObjectMeta {
+        name: Some("pod".into()),
+        ..ObjectMeta::default()
+    };
+    let mut pod = Pod {
+        metadata,
+        spec: template.spec,
+        ..Pod::default()
+    };
+    let pods: Api<Pod> = Api::namespaced(client, OPERATOR_NAMESPACE);
+    let try_only = PostParams {
+        dry_run: true,
+        ..PostParams::default()
+    };
+    pods.create(&try_only, &pod).await.unwrap();
+
+    pod.spec.as_mut().unwrap().containers[0].security_context = None;
+    let refused = pods.create(&try_only, &pod).await.unwrap_err();
+    assert!(refused.to_string().contains("violates PodSecurity"), "{refused}");
 }

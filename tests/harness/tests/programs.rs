@@ -136,6 +136,26 @@ async fn distribution_asks_for_a_certificate_and_a_password() {
 }
 
 #[tokio::test]
+async fn distribution_asks_for_a_client_certificate() {
+    let authority = Authority::new().unwrap();
+    let options = DistributionOptions {
+        tls: Some(&authority),
+        client_certificate: true,
+        ..Default::default()
+    };
+    let registry = Distribution::start(options).await.unwrap();
+    let image = PolicyImage::new(Bundle::answering("yes").unwrap());
+    image.push(registry.endpoint(), "acme/policy", "1.0.0").await.unwrap();
+    let certificate = reqwest::Certificate::from_pem(authority.certificate().as_bytes()).unwrap();
+    let stranger = reqwest::Client::builder()
+        .tls_certs_only([certificate])
+        .no_proxy()
+        .build()
+        .unwrap();
+    stranger.get(registry.endpoint().url("")).send().await.unwrap_err();
+}
+
+#[tokio::test]
 async fn the_in_process_registry_asks_for_a_token_and_counts() {
     let options = InProcessOptions {
         token_user: Some(alice()),

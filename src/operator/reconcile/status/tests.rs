@@ -48,7 +48,10 @@ fn success(content: &str, proof: Proof) -> Outcome {
 }
 
 fn signed() -> Proof {
-    Proof::Signed { authorities: vec!["release".into()], trust_digest: Digest::of(b"trust") }
+    Proof::Signed {
+        authorities: vec!["release".into()],
+        trust_digest: Digest::of(b"trust"),
+    }
 }
 
 fn failure(error: impl Into<StepError>) -> Outcome {
@@ -56,18 +59,33 @@ fn failure(error: impl Into<StepError>) -> Outcome {
 }
 
 fn unavailable() -> Outcome {
-    let error = RegistryError::Unavailable { host: "ghcr.io".into(), what: "acme/authz:1.0.0".into(), status: 503 };
+    let error = RegistryError::Unavailable {
+        host: "ghcr.io".into(),
+        what: "acme/authz:1.0.0".into(),
+        status: 503,
+    };
     failure(Arc::new(ResolveError::AskRegistry(error)))
 }
 
 fn foreign() -> Outcome {
-    let error = ObserveError::Foreign { name: "authz-bundle".into() };
-    Outcome::Failure(Failure { error: error.into(), proof: Some(signed()) })
+    let error = ObserveError::Foreign {
+        name: "authz-bundle".into(),
+    };
+    Outcome::Failure(Failure {
+        error: error.into(),
+        proof: Some(signed()),
+    })
 }
 
 fn too_large() -> Outcome {
-    let error = DeliverError::FitConfigMap { size: 2_000_000, limit: 1_048_000 };
-    Outcome::Failure(Failure { error: error.into(), proof: Some(signed()) })
+    let error = DeliverError::FitConfigMap {
+        size: 2_000_000,
+        limit: 1_048_000,
+    };
+    Outcome::Failure(Failure {
+        error: error.into(),
+        proof: Some(signed()),
+    })
 }
 
 fn time(second: i64) -> Timestamp {
@@ -75,7 +93,10 @@ fn time(second: i64) -> Timestamp {
 }
 
 fn after(object: &PolicyImage, outcome: &Outcome, second: i64) -> PolicyImage {
-    PolicyImage { status: Some(next(object, outcome, time(second))), ..object.clone() }
+    PolicyImage {
+        status: Some(next(object, outcome, time(second))),
+        ..object.clone()
+    }
 }
 
 fn shown(object: &PolicyImage) -> Value {
@@ -83,7 +104,13 @@ fn shown(object: &PolicyImage) -> Value {
 }
 
 fn condition<'a>(object: &'a PolicyImage, type_: &str) -> Option<&'a Condition> {
-    object.status.as_ref().unwrap().conditions.iter().find(|condition| condition.type_ == type_)
+    object
+        .status
+        .as_ref()
+        .unwrap()
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == type_)
 }
 
 #[test]
@@ -106,7 +133,11 @@ fn a_failure_keeps_what_serves_and_says_what_it_is() {
 
 #[test]
 fn a_first_failure_leaves_no_condition_out() {
-    insta::assert_json_snapshot!(shown(&after(&object(1), &failure(ValidateError::RequireVerification), 100)));
+    insta::assert_json_snapshot!(shown(&after(
+        &object(1),
+        &failure(ValidateError::RequireVerification),
+        100
+    )));
 }
 
 #[test]
@@ -140,7 +171,10 @@ fn the_same_outcome_again_changes_nothing() {
 #[test]
 fn a_suspended_object_claims_nothing_about_the_new_spec() {
     let good = after(&object(1), &success("v1", signed()), 100);
-    let changed = PolicyImage { status: good.status.clone(), ..object(2) };
+    let changed = PolicyImage {
+        status: good.status.clone(),
+        ..object(2)
+    };
     let object = after(&changed, &Outcome::Suspended, 200);
     let ready = condition(&object, READY).unwrap();
     assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("Unknown", "Suspended"));
@@ -154,7 +188,13 @@ fn a_run_answers_the_annotation_that_asked_for_it() {
     asked.metadata.annotations = Some(annotations.into());
     let answered = after(&asked, &unavailable(), 100).status.unwrap();
     assert_eq!(answered.last_handled_reconcile_at.as_deref(), Some("now"));
-    assert_eq!(after(&asked, &Outcome::Suspended, 100).status.unwrap().last_handled_reconcile_at, None);
+    assert_eq!(
+        after(&asked, &Outcome::Suspended, 100)
+            .status
+            .unwrap()
+            .last_handled_reconcile_at,
+        None
+    );
 }
 
 proptest! {

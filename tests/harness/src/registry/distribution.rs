@@ -53,7 +53,12 @@ impl Distribution {
                 Ok(tokio::net::TcpStream::connect(&host).await.is_ok())
             })
             .await?;
-        let endpoint = Endpoint::new(host, options.tls.map(Authority::certificate), options.credentials)?;
+        let identity = match options.tls {
+            Some(authority) if options.client_certificate => Some(authority.client("tests", "tests")?),
+            _ => None,
+        };
+        let authority = options.tls.map(Authority::certificate);
+        let endpoint = Endpoint::new(host, authority, identity.as_ref(), options.credentials)?;
         Ok(Self {
             endpoint,
             process,

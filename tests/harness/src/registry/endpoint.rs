@@ -2,8 +2,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use reqwest::header::{ACCEPT, CONTENT_TYPE, LOCATION};
-use reqwest::{Certificate, Client, RequestBuilder, Response, Url};
+use reqwest::{Certificate, Client, Identity, RequestBuilder, Response, Url};
 use sha2::{Digest, Sha256};
+
+use crate::tls::Certified;
 
 const MANIFEST_TYPES: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json";
 
@@ -41,11 +43,25 @@ pub(crate) fn digest(bytes: &[u8]) -> String {
 }
 
 impl Endpoint {
-    pub(crate) fn new(host: String, authority: Option<String>, credentials: Option<Credentials>) -> Result<Self> {
+    /// Plain HTTP, for everybody.
+    pub(crate) fn plain(host: String, credentials: Option<Credentials>) -> Result<Self> {
+        Self::new(host, None, None, credentials)
+    }
+
+    /// `identity` is the certificate to show to a registry that asks for one.
+    pub(crate) fn new(
+        host: String,
+        authority: Option<String>,
+        identity: Option<&Certified>,
+        credentials: Option<Credentials>,
+    ) -> Result<Self> {
         crate::init();
         let mut builder = Client::builder().timeout(Duration::from_mins(1)).no_proxy();
         if let Some(authority) = &authority {
             builder = builder.tls_certs_only([Certificate::from_pem(authority.as_bytes())?]);
+        }
+        if let Some(Certified { certificate, key }) = identity {
+            builder = builder.identity(Identity::from_pem(format!("{certificate}{key}").as_bytes())?);
         }
         Ok(Self {
             host,

@@ -60,7 +60,7 @@ impl InProcess {
     pub async fn start(options: InProcessOptions) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let host = listener.local_addr()?.to_string();
-        let endpoint = Endpoint::new(host.clone(), None, options.token_user.clone())?;
+        let endpoint = Endpoint::plain(host.clone(), options.token_user.clone())?;
         let shared = Arc::new(Shared {
             options,
             host,

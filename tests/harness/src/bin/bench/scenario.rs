@@ -62,8 +62,8 @@ impl Scenario {
         } else {
             None
         };
-        let pushes = (0..distinct).map(|number| push(registry, number, keys.as_ref()));
-        let pushed: Vec<String> = stream::iter(pushes).buffered(4).try_collect().await?;
+        let images = (0..distinct).map(|number| push(registry, number, keys.as_ref()));
+        let pushed: Vec<String> = stream::iter(images).buffered(4).try_collect().await?;
         let references = pushed.iter().cycle().take(objects).cloned().collect();
         Ok(Images {
             references,

@@ -14,7 +14,7 @@ use policy_operator_harness::image::{Bundle, PolicyImage};
 use policy_operator_harness::{object, opa, process};
 use serde_json::json;
 
-use stage::Stage;
+use stage::{Stage, heading};
 
 const NAME: &str = "orders";
 const LIMIT: Duration = Duration::from_secs(30);
@@ -44,7 +44,7 @@ async fn play(stage: &Stage) -> Result<()> {
 }
 
 async fn deliver_signed(stage: &Stage) -> Result<()> {
-    stage.heading("A policy image is pushed and signed with cosign");
+    heading("A policy image is pushed and signed with cosign");
     let keys = Keys::generate(Kind::P256).await?;
     let bundle = Bundle::build(
         &[("orders/policy.rego", POLICY), (".manifest", r#"{"roots":["orders"]}"#)],
@@ -59,9 +59,9 @@ async fn deliver_signed(stage: &Stage) -> Result<()> {
         pushed.reference, pushed.digest, pushed.layer_digest
     );
 
-    stage.heading("A PolicyImage names it, and the key that must have signed it");
+    heading("A PolicyImage names it, and the key that must have signed it");
     stage
-        .apply(&stage.manifest(NAME, &pushed.reference, &keys.public_pem)?)
+        .apply(&Stage::manifest(NAME, &pushed.reference, &keys.public_pem)?)
         .await?;
     object::until(
         &stage.objects().await?,
@@ -86,7 +86,7 @@ async fn deliver_signed(stage: &Stage) -> Result<()> {
 }
 
 async fn ask_opa(stage: &Stage) -> Result<opa::Server> {
-    stage.heading("A real OPA runs on what the ConfigMap holds");
+    heading("A real OPA runs on what the ConfigMap holds");
     let bundle = stage.write_delivered("orders-bundle").await?;
     println!("$ opa run --server --bundle --watch {}", bundle.display());
     let opa = opa::Server::watching(&bundle).await?;
@@ -103,7 +103,7 @@ async fn ask_opa(stage: &Stage) -> Result<opa::Server> {
 }
 
 async fn refuse_unsigned(stage: &Stage, opa: &opa::Server) -> Result<()> {
-    stage.heading("Somebody moves the tag to an image that is not signed, and allows everything");
+    heading("Somebody moves the tag to an image that is not signed, and allows everything");
     let before = stage.delivered("orders-bundle").await?;
     let forgery = Bundle::build(&[("orders/policy.rego", FORGERY)], "2.0.0").await?;
     let pushed = PolicyImage::new(forgery)
@@ -119,14 +119,8 @@ async fn refuse_unsigned(stage: &Stage, opa: &opa::Server) -> Result<()> {
             "reconcile.opcr.io/requestedAt=now",
         ])
         .await?;
-    let refused = object::until(
-        &stage.objects().await?,
-        NAME,
-        "Verified",
-        |verified| verified.status == "False",
-        LIMIT,
-    );
-    let refused = refused.await?;
+    let objects = stage.objects().await?;
+    let refused = object::until(&objects, NAME, "Verified", |verified| verified.status == "False", LIMIT).await?;
     stage.show(&["get", "policyimages"]).await?;
     let verified = object::condition(&refused, "Verified").context("no condition Verified")?;
     println!(
@@ -134,7 +128,7 @@ async fn refuse_unsigned(stage: &Stage, opa: &opa::Server) -> Result<()> {
         verified.status, verified.reason, verified.message
     );
 
-    stage.heading("The old policy stays");
+    heading("The old policy stays");
     ensure!(
         stage.delivered("orders-bundle").await? == before,
         "the ConfigMap changed"

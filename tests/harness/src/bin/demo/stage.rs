@@ -46,7 +46,7 @@ impl Stage {
         self.registry.endpoint()
     }
 
-    pub(crate) fn manifest(&self, name: &str, image: &str, public_key: &str) -> Result<DynamicObject> {
+    pub(crate) fn manifest(name: &str, image: &str, public_key: &str) -> Result<DynamicObject> {
         let mut object = object::policy_image(NAMESPACE, name, image, Some(public_key))?;
         object.data["spec"]["interval"] = json!("30s");
         object.data["spec"]["timeout"] = json!("20s");
@@ -71,11 +71,6 @@ impl Stage {
         let output = self.cluster.kubectl()?.args(arguments).output(LIMIT).await?;
         println!("{}", String::from_utf8_lossy(&output).trim_end());
         Ok(())
-    }
-
-    #[expect(clippy::unused_self, reason = "reads as the other things that happen on a stage")]
-    pub(crate) fn heading(&self, text: &str) {
-        println!("\n=== {text}");
     }
 
     /// The bytes under `bundle.tar.gz` in a `ConfigMap`.
@@ -115,4 +110,9 @@ impl Stage {
         self.registry.process().stop().await?;
         self.cluster.stop().await
     }
+}
+
+/// Prints what comes next.
+pub(crate) fn heading(text: &str) {
+    println!("\n=== {text}");
 }

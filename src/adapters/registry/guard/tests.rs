@@ -3,6 +3,15 @@ use proptest::prelude::*;
 use rstest::rstest;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+fn policy(deny_private: bool, allow_loopback: bool, refused: &[&str]) -> NetworkPolicy {
+    let refused = refused.iter().map(|text| text.parse().unwrap()).collect();
+    NetworkPolicy::new(&[], deny_private, allow_loopback, refused).unwrap()
+}
+
+async fn check(policy: &NetworkPolicy, host: &str) -> bool {
+    policy.check_url(&url(host)).await.is_ok()
+}
+
 fn url(host: &str) -> Url {
     Url::parse(&format!("https://{host}/v2/")).unwrap()
 }
@@ -42,8 +51,9 @@ fn url(host: &str) -> Url {
 #[case::multicast_v6("[ff02::1]")]
 #[case::reserved("240.0.0.1")]
 #[case::broadcast("255.255.255.255")]
-fn refuses_addresses_however_they_are_written(#[case] host: &str) {
-    let error = NetworkPolicy::default().check_url(&url(host)).unwrap_err();
+#[tokio::test]
+async fn refuses_addresses_however_they_are_written(#[case] host: &str) {
+    let error = NetworkPolicy::default().check_url(&url(host)).await.unwrap_err();
     assert!(matches!(error, RegistryError::AddressRefused { .. }), "{error}");
 }
 
@@ -59,36 +69,39 @@ fn refuses_addresses_however_they_are_written(#[case] host: &str) {
 #[case::unique_local("[fd12::1]", true, false)]
 #[case::private_in_nat64("[64:ff9b::10.0.0.1]", true, false)]
 #[case::name("registry.example", true, true)]
-fn private_addresses_are_refused_on_demand(#[case] host: &str, #[case] open: bool, #[case] strict: bool) {
-    let strict_policy = NetworkPolicy {
-        deny_private_addresses: true,
-        ..NetworkPolicy::default()
-    };
-    assert_eq!(NetworkPolicy::default().check_url(&url(host)).is_ok(), open);
-    assert_eq!(strict_policy.check_url(&url(host)).is_ok(), strict);
+#[tokio::test]
+async fn private_addresses_are_refused_on_demand(#[case] host: &str, #[case] open: bool, #[case] strict: bool) {
+    assert_eq!(check(&policy(false, false, &[]), host).await, open);
+    assert_eq!(check(&policy(true, false, &[]), host).await, strict);
 }
 
-#[test]
-fn further_addresses_are_refused_in_every_form() {
-    let policy = NetworkPolicy {
-        allow_loopback: true,
-        refused_addresses: BTreeSet::from([Ipv4Addr::new(10, 96, 0, 1).into(), Ipv4Addr::LOCALHOST.into()]),
-        ..NetworkPolicy::default()
-    };
-    assert!(policy.check_url(&url("10.96.0.1")).is_err());
-    assert!(policy.check_url(&url("[::ffff:10.96.0.1]")).is_err());
-    assert!(policy.check_url(&url("10.96.0.2")).is_ok());
-    assert!(policy.check_url(&url("127.0.0.1")).is_ok());
+#[tokio::test]
+async fn further_addresses_are_refused_in_every_form_and_on_every_port() {
+    let policy = policy(false, true, &["10.96.0.1:443", "127.0.0.1:6443"]);
+    assert!(!check(&policy, "10.96.0.1").await);
+    assert!(!check(&policy, "10.96.0.1:8443").await);
+    assert!(!check(&policy, "[::ffff:10.96.0.1]").await);
+    assert!(check(&policy, "10.96.0.2").await);
 }
 
-#[test]
-fn refusals_read_the_same_for_every_address() {
-    let text = |host: &str| {
-        let error = NetworkPolicy::default().check_url(&url(host)).unwrap_err();
-        error.to_string().replace(url(host).host_str().unwrap(), "HOST")
-    };
-    assert_eq!(text("127.0.0.1"), text("169.254.169.254"));
-    assert_eq!(text("127.0.0.1"), text("[::1]"));
+#[tokio::test]
+async fn on_loopback_only_the_port_is_refused() {
+    let policy = policy(false, true, &["127.0.0.1:6443"]);
+    assert!(check(&policy, "127.0.0.1:5000").await);
+    assert!(check(&policy, "localhost:5000").await);
+    assert!(!check(&policy, "127.0.0.1:6443").await);
+    assert!(!check(&policy, "[::1]:6443").await);
+    assert!(!check(&policy, "localhost:6443").await);
+}
+
+#[tokio::test]
+async fn refusals_read_the_same_for_every_address() {
+    let mut texts = std::collections::BTreeSet::new();
+    for host in ["127.0.0.1", "169.254.169.254", "[::1]", "0.0.0.0"] {
+        let error = NetworkPolicy::default().check_url(&url(host)).await.unwrap_err();
+        texts.insert(error.to_string().replace(url(host).host_str().unwrap(), "HOST"));
+    }
+    assert_eq!(texts.len(), 1, "{texts:?}");
 }
 
 proptest! {
@@ -97,7 +110,7 @@ proptest! {
         let v4 = Ipv4Addr::from(bytes);
         let [a, b, c, d] = bytes.map(u16::from);
         let (high, low) = (a << 8 | b, c << 8 | d);
-        let policy = NetworkPolicy { deny_private_addresses: true, ..NetworkPolicy::default() };
+        let policy = policy(true, false, &[]);
         let carriers = [
             v4.to_ipv6_mapped(),
             Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, high, low),

@@ -1,6 +1,5 @@
 //! Which registries an operator may use.
 
-use std::fmt;
 use std::str::FromStr;
 
 use globset::{GlobBuilder, GlobMatcher};
@@ -13,8 +12,7 @@ const MAX_PATTERN_BYTES: usize = 300;
 /// It is compared with the host as the image names it, in lower case and with its port if one is written; Docker Hub is
 /// `docker.io`. `*` stands for any characters, dots too.
 #[derive(Debug, Clone)]
-pub struct RegistryPattern {
-    text: String,
+pub(super) struct RegistryPattern {
     matcher: GlobMatcher,
 }
 
@@ -25,8 +23,7 @@ pub struct PatternError(String);
 
 impl RegistryPattern {
     /// Whether the host is one of those meant.
-    #[must_use]
-    pub fn matches(&self, host: &str) -> bool {
+    pub(super) fn matches(&self, host: &str) -> bool {
         self.matcher.is_match(host)
     }
 }
@@ -39,15 +36,8 @@ impl FromStr for RegistryPattern {
         let is_host = !text.is_empty() && text.len() <= MAX_PATTERN_BYTES && !text.contains(['/', '@', ' ']);
         let glob = GlobBuilder::new(text).case_insensitive(true).build();
         Ok(Self {
-            text: text.to_owned(),
             matcher: glob.ok().filter(|_| is_host).ok_or_else(malformed)?.compile_matcher(),
         })
-    }
-}
-
-impl fmt::Display for RegistryPattern {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.text)
     }
 }
 

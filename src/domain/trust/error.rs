@@ -1,0 +1,113 @@
+//! What can be wrong with a trust policy, and with the signatures it asks for.
+
+use super::evidence::Fault;
+use super::{MAX_AUTHORITIES, MAX_KEYS, MAX_NAME_BYTES};
+use crate::domain::digest::Digest;
+
+/// Most names that a message repeats.
+const SHOWN_NAMES: usize = 4;
+
+/// Why a trust policy cannot be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TrustPolicyError {
+    /// No authority, which would demand nothing, or over [`MAX_AUTHORITIES`].
+    #[error("{found} authorities; name 1 to {MAX_AUTHORITIES}")]
+    CountAuthorities {
+        /// How many were given.
+        found: usize,
+    },
+    /// No match asked for, which would demand nothing, or more than can be.
+    #[error("{asked} matches asked for of {authorities} authorities; 'minimumMatches' is 1 to their number")]
+    MinimumMatches {
+        /// What was asked for.
+        asked: usize,
+        /// How many authorities there are.
+        authorities: usize,
+    },
+    /// The name is empty or over [`MAX_NAME_BYTES`].
+    #[error("the authority name '{name}' does not have 1 to {MAX_NAME_BYTES} bytes")]
+    Name {
+        /// The name, cut.
+        name: String,
+    },
+    /// Two authorities have this name.
+    #[error("the authority name '{name}' is used twice; give each authority its own")]
+    DuplicateName {
+        /// The name.
+        name: String,
+    },
+    /// The authority has no key, or over [`MAX_KEYS`].
+    #[error("authority '{name}' has {found} keys; give it 1 to {MAX_KEYS}")]
+    CountKeys {
+        /// The authority.
+        name: String,
+        /// How many keys it has.
+        found: usize,
+    },
+    /// Two authorities have this key, so one signature would count twice.
+    #[error("authorities '{one}' and '{other}' share the key {fingerprint}; a key speaks for one authority")]
+    SharedKey {
+        /// The first authority.
+        one: String,
+        /// The second authority.
+        other: String,
+        /// The key's fingerprint.
+        fingerprint: Digest,
+    },
+}
+
+/// Why the policy is not satisfied.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TrustError {
+    /// There is no evidence at all.
+    #[error(
+        "'{subject}' carries no signature; sign it with 'cosign sign --key' and a key of {}",
+        list(authorities)
+    )]
+    Unsigned {
+        /// The image and its digest.
+        subject: String,
+        /// The authorities that could sign.
+        authorities: Vec<String>,
+    },
+    /// There are signatures, and too few authorities made them.
+    #[error(
+        "'{subject}' carries {found} signature{}, by {} of the {needed} authorities needed ({}); missing: {}; {}sign it with 'cosign sign --key', or correct the keys in 'spec.verify'",
+        if *found == 1 { "" } else { "s" }, matched.len(), list(matched), list(missing), reasons(faults)
+    )]
+    Mismatch {
+        /// The image and its digest.
+        subject: String,
+        /// How many pieces of evidence there are.
+        found: usize,
+        /// How many authorities have to match.
+        needed: usize,
+        /// The authorities that signed.
+        matched: Vec<String>,
+        /// The authorities that did not.
+        missing: Vec<String>,
+        /// Why other pieces of evidence do not count, each reason once.
+        faults: Vec<Fault>,
+    },
+}
+
+/// `'a', 'b' and 2 more`.
+fn list(names: &[String]) -> String {
+    if names.is_empty() {
+        return "none".to_owned();
+    }
+    let shown: Vec<String> = names.iter().take(SHOWN_NAMES).map(|name| format!("'{name}'")).collect();
+    match names.len().saturating_sub(SHOWN_NAMES) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
+/// `not counted are those: unreadable, for another digest; `.
+fn reasons(faults: &[Fault]) -> String {
+    if faults.is_empty() {
+        return String::new();
+    }
+    let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+    format!("not counted: {}; ", faults.join(", "))
+}

@@ -1,0 +1,81 @@
+//! The registry client as the flags ask for it, and its metrics.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::args::RegistryArguments;
+use super::metrics::{Cache, Metrics, RegistryRequest};
+use crate::adapters::registry::guard::{NetworkPolicy, PatternError};
+use crate::adapters::registry::observer::{RequestKind, RequestObserver};
+use crate::adapters::registry::{RegistryClient, RegistryOptions, Timeouts};
+use crate::pipeline::ports::RegistryError;
+
+/// Why the client cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistrySetupError {
+    /// A pattern of `--allow-registry`.
+    #[error(transparent)]
+    Pattern(#[from] PatternError),
+    /// The cache directory.
+    #[error(transparent)]
+    Client(#[from] RegistryError),
+}
+
+/// The client. Without `--cache-dir` each process has a directory of its own, so that two on one machine do not remove
+/// each other's files.
+///
+/// # Errors
+/// [`RegistrySetupError`].
+pub fn client(
+    arguments: &RegistryArguments,
+    api_server: &[SocketAddr],
+    metrics: Arc<Metrics>,
+) -> Result<RegistryClient, RegistrySetupError> {
+    let network = NetworkPolicy::new(
+        &arguments.allow_registries,
+        arguments.deny_private_addresses,
+        arguments.allow_loopback,
+        api_server.to_vec(),
+    )?;
+    let own = || std::env::temp_dir().join(format!("policy-operator-{}", std::process::id()));
+    let cache_directory: PathBuf = arguments.cache_dir.clone().unwrap_or_else(own);
+    let cache_bytes = u64::from(arguments.cache_size) << 20;
+    let observer = Arc::new(Counted(metrics));
+    let options = RegistryOptions {
+        cache_directory,
+        cache_bytes,
+        network,
+        observer,
+        timeouts: Timeouts::default(),
+    };
+    Ok(RegistryClient::new(options)?)
+}
+
+#[derive(Debug)]
+struct Counted(Arc<Metrics>);
+
+impl RequestObserver for Counted {
+    fn request(&self, kind: RequestKind, status: Option<u16>) {
+        let kind = match kind {
+            RequestKind::Token => RegistryRequest::Token,
+            RequestKind::Manifest => RegistryRequest::Manifest,
+            RequestKind::Blob => RegistryRequest::Blob,
+            RequestKind::Tags => RegistryRequest::Tags,
+            RequestKind::Referrers => RegistryRequest::Referrers,
+        };
+        self.0.registry_request(kind, status);
+    }
+
+    fn blob_cache(&self, hit: bool) {
+        if hit {
+            self.0.cache_hit(Cache::Bundle)
+        } else {
+            self.0.cache_miss(Cache::Bundle)
+        }
+    }
+
+    fn downloaded(&self, bytes: u64) {
+        self.0.bundle_downloaded(bytes);
+    }
+}
