@@ -1,3 +1,5 @@
-//! One outside system each. They decide nothing and do not know each other.
+//! One outside system each, behind the ports of [`crate::pipeline`].
+//!
+//! **Architecture invariant:** an adapter decides nothing and knows no other adapter.
 
 pub mod registry;

@@ -1,107 +1,102 @@
-//! OCI registries, as far as pulling needs them. Source: OCI distribution specification 1.1.
+//! A client for OCI registries.
 //!
-//! Our own client, because pulling the right bytes from registries that may be hostile is what this program is for:
+//! It implements [`Registry`] and nothing more: pulling. What it adds to HTTP, one file each:
 //!
-//! * every byte is checked against the digest it was asked by ([`manifests`], [`blobs`]), and every answer has a limit;
-//! * credentials go to the registry and to a token server of the same site, nowhere else ([`token`], [`exchange`]);
-//! * no connection goes to an address that [`guard`] forbids, whatever name, redirect or realm leads there;
-//! * what is kept is kept under the [`crate::domain::access::Scope`] of whoever fetched it ([`store`]).
+//! ```text
+//! manifests  tags  referrers  blobs      the five questions
+//!        session                         what the registry accepts: challenge, realm, token
+//!          wire                          retries, redirects, the guard, the watcher
+//!       transport  network               TLS settings; where a connection may lead
+//!                  store                 blobs on disk
+//! ```
 //!
-//! Proxies from the environment are not used: the guard could not see where they connect to.
+//! **Security invariants.** Every byte is hashed here. Every answer has a limit. Credentials go to the registry and to a
+//! token server on its site, and nowhere else. No connection is made to an address that [`NetworkPolicy`] refuses. No
+//! error and no log line holds a credential, a query string or a body. Foreign `urls` of descriptors are not looked at.
+//!
+//! The process must have installed a rustls crypto provider.
 
 mod blobs;
+mod body;
 mod challenge;
 mod endpoint;
-mod exchange;
 mod failure;
 pub mod guard;
-mod listing;
 mod manifests;
 pub mod observer;
+mod options;
+mod paging;
+mod realm;
+mod redirect;
+mod referrers;
 mod retry;
+mod session;
 mod store;
+mod tags;
 mod token;
 mod transport;
+mod wire;
 
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
+use self::guard::NetworkPolicy;
+use self::session::Session;
+use self::store::BlobStore;
+use self::token::Grants;
+use self::transport::Transports;
 use crate::domain::access::Access;
 use crate::domain::artifact::Descriptor;
 use crate::domain::bundle::Content;
 use crate::domain::digest::Digest;
 use crate::domain::reference::{Repository, Tag};
 use crate::pipeline::ports::{ManifestName, RawManifest, Registry, RegistryError};
-use exchange::Exchange;
-use guard::NetworkPolicy;
-use observer::RequestObserver;
-use store::Store;
-use token::Tokens;
-use transport::Transports;
 
-/// What a client is made of.
-#[derive(Debug)]
-pub struct RegistryOptions {
-    /// Where blobs are kept. Created if needed; leftovers of a killed process in it are removed.
-    pub cache_directory: PathBuf,
-    /// Most bytes kept there.
-    pub cache_bytes: u64,
-    /// Which registries and addresses may be reached.
-    pub network: NetworkPolicy,
-    /// Who is told about requests.
-    pub observer: Arc<dyn RequestObserver>,
-    /// How long to wait for a connection, and then for each next piece of an answer.
-    pub timeouts: Timeouts,
+pub use options::{RegistryOptions, Timeouts};
+
+/// The client. Cheap to clone: clones share connections, tokens and blobs.
+#[derive(Clone)]
+pub struct RegistryClient {
+    inner: Arc<Inner>,
 }
 
-/// How long to wait.
-#[derive(Debug, Clone, Copy)]
-pub struct Timeouts {
-    /// For a connection, TLS included.
-    pub connect: Duration,
-    /// For the next piece of an answer.
-    pub idle: Duration,
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        Self {
-            connect: Duration::from_secs(10),
-            idle: Duration::from_secs(15),
-        }
+impl std::fmt::Debug for RegistryClient {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("RegistryClient")
+            .field("options", &self.inner.options)
+            .finish_non_exhaustive()
     }
 }
 
-/// A client for all registries and all tenants; keep one for the whole program.
-#[derive(Debug)]
-pub struct RegistryClient {
-    exchange: Exchange,
-    store: Store,
+struct Inner {
+    options: RegistryOptions,
+    network: Arc<NetworkPolicy>,
+    transports: Transports,
+    grants: Grants,
+    store: BlobStore,
 }
 
 impl RegistryClient {
-    /// Makes a client.
+    /// Opens the cache directory. Connects to nothing.
     ///
     /// # Errors
     /// [`RegistryError::Storage`] where the cache directory cannot be used.
     pub fn new(options: RegistryOptions) -> Result<Self, RegistryError> {
-        let store = Store::open(options.cache_directory, options.cache_bytes)?;
-        let network = Arc::new(options.network);
-        let transports = Transports::new(Arc::clone(&network), options.timeouts);
-        let exchange = Exchange {
-            transports,
+        let network = Arc::new(options.network.clone());
+        let inner = Inner {
+            transports: Transports::new(Arc::clone(&network), options.timeouts),
+            grants: Grants::default(),
+            store: BlobStore::open(&options.cache_directory, options.cache_bytes).map_err(failure::storage)?,
             network,
-            tokens: Tokens::default(),
-            observer: options.observer,
+            options,
         };
-        Ok(Self { exchange, store })
+        Ok(Self { inner: Arc::new(inner) })
     }
 }
 
 impl Registry for RegistryClient {
     async fn resolve(&self, repository: &Repository, tag: &Tag, access: &Access) -> Result<Digest, RegistryError> {
-        manifests::resolve(&self.exchange, repository, tag, access).await
+        manifests::resolve(&Session::open(&self.inner, repository, access).await?, tag).await
     }
 
     async fn manifest(
@@ -110,11 +105,11 @@ impl Registry for RegistryClient {
         name: &ManifestName,
         access: &Access,
     ) -> Result<RawManifest, RegistryError> {
-        manifests::fetch(&self.exchange, repository, name, access).await
+        manifests::get(&Session::open(&self.inner, repository, access).await?, name).await
     }
 
     async fn tags(&self, repository: &Repository, access: &Access) -> Result<Vec<Tag>, RegistryError> {
-        listing::tags(&self.exchange, repository, access).await
+        tags::list(&Session::open(&self.inner, repository, access).await?).await
     }
 
     async fn referrers(
@@ -123,7 +118,7 @@ impl Registry for RegistryClient {
         digest: &Digest,
         access: &Access,
     ) -> Result<Vec<Descriptor>, RegistryError> {
-        listing::referrers(&self.exchange, repository, digest, access).await
+        referrers::list(&Session::open(&self.inner, repository, access).await?, digest).await
     }
 
     async fn blob(
@@ -132,6 +127,7 @@ impl Registry for RegistryClient {
         descriptor: &Descriptor,
         access: &Access,
     ) -> Result<Arc<dyn Content>, RegistryError> {
-        blobs::fetch(&self.exchange, &self.store, repository, descriptor, access).await
+        let session = Session::open(&self.inner, repository, access).await?;
+        blobs::get(&session, &self.inner.store, descriptor).await
     }
 }

@@ -1,157 +1,141 @@
-//! Blobs: streamed through the hash to disk, never more than announced, resumed where a connection broke.
+//! Downloads of blobs: streamed through the hash to disk, resumed where the connection broke.
 
-use std::io::Write as _;
+use std::io;
 use std::sync::Arc;
 
-use reqwest::header::CONTENT_RANGE;
+use reqwest::header::{CONTENT_RANGE, HeaderMap};
 use reqwest::{Response, StatusCode};
 use tempfile::NamedTempFile;
+use tokio::fs::File;
+use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
 
-use super::endpoint::authority;
-use super::exchange::{Call, Exchange};
-use super::failure;
+use super::failure::storage;
 use super::observer::RequestKind;
-use super::store::{self, Store};
-use crate::domain::access::Access;
+use super::session::Session;
+use super::store::BlobStore;
+use super::wire::Ask;
+use super::{body, retry};
 use crate::domain::artifact::Descriptor;
-use crate::domain::bundle::{Content, Limits};
-use crate::domain::digest::{Digest, Hasher};
-use crate::domain::reference::Repository;
+use crate::domain::bundle::Content;
+use crate::domain::digest::Hasher;
 use crate::pipeline::ports::RegistryError;
 
-/// Connections that one blob may take.
-const MAX_CONNECTIONS: u32 = 5;
-
-/// What has arrived.
-struct Download {
-    file: NamedTempFile,
-    hasher: Hasher,
-    received: u64,
-}
-
-/// A blob, from the store or from the registry.
-pub(super) async fn fetch(
-    exchange: &Exchange,
-    store: &Store,
-    repository: &Repository,
+/// The blob, from the store or the registry.
+pub(super) async fn get(
+    session: &Session<'_>,
+    store: &BlobStore,
     descriptor: &Descriptor,
-    access: &Access,
 ) -> Result<Arc<dyn Content>, RegistryError> {
     let Descriptor { digest, size, .. } = descriptor;
-    let what = format!("blob {digest} of {}", repository.path());
-    // The host is checked before the store is asked: a registry that is not allowed any more is not served from disk.
-    let call = Call::get(repository, access, RequestKind::Blob, &format!("blobs/{digest}"), what)?;
-    let limit = Limits::default().compressed_bytes;
-    if *size > limit {
-        return Err(RegistryError::TooLarge {
-            host: authority(&call.url),
-            what: call.what,
-            limit,
+    let stored = store.get(&session.scope, digest, *size);
+    session.wire.observer.blob_cache(stored.is_some());
+    if let Some(stored) = stored {
+        return Ok(Arc::new(stored));
+    }
+    let mut ask = session.ask(RequestKind::Blob, session.endpoint.blob(digest), &format!("@{digest}"));
+    ask.accept = "*/*";
+    let download = download(session, store, &mut ask, *size).await?;
+    let (file, actual) = download.done().await.map_err(storage)?;
+    if actual != *digest {
+        return Err(RegistryError::DigestMismatch {
+            host: ask.host,
+            what: ask.what,
+            expected: *digest,
+            actual,
         });
     }
-    let scope = access.scope(repository);
-    let found = store.find(&scope, digest, *size);
-    exchange.observer.blob_cache(found.is_some());
-    if let Some(content) = found {
-        return Ok(content);
-    }
-    let download = receive(exchange, store, call.clone(), *size).await?;
-    let actual = download.hasher.finish();
-    if actual != *digest || download.received != *size {
-        return Err(mismatch(&call, digest, actual));
-    }
-    store.keep(&scope, digest, *size, download.file.into_temp_path())
+    let stored = store.finish(file, &session.scope, digest, *size).map_err(storage)?;
+    Ok(Arc::new(stored))
 }
 
-async fn receive(exchange: &Exchange, store: &Store, mut call: Call<'_>, size: u64) -> Result<Download, RegistryError> {
-    let mut download = Download {
-        file: store.partial()?,
-        hasher: Hasher::default(),
-        received: 0,
-    };
-    let mut connections = 1;
-    loop {
-        let response = exchange.send(&call).await?;
-        if call.from > 0 && !resumes(&response, call.from) {
-            // The registry does not resume: from the beginning, into a new file.
-            download = Download {
-                file: store.partial()?,
-                hasher: Hasher::default(),
-                received: 0,
-            };
-            if response.status() == StatusCode::PARTIAL_CONTENT {
-                return Err(failure::protocol(
-                    &call.url,
-                    &call.what,
-                    "another range than the one asked for",
-                ));
-            }
-        }
-        let broken = match copy(exchange, response, &mut download, size, &call).await {
-            Ok(()) if download.received == size => return Ok(download),
-            // An end that looks proper, though bytes are missing: chunked bodies can be cut that way.
-            Ok(()) => RegistryError::Unreachable {
-                host: authority(&call.url),
-                cause: format!("the answer ended after {} of {size} bytes", download.received),
-            },
-            Err(error) => error,
-        };
-        if connections == MAX_CONNECTIONS || !matches!(broken, RegistryError::Unreachable { .. }) {
-            return Err(broken);
-        }
-        tracing::debug!(received = download.received, size, error = %broken, "resuming a blob");
-        connections += 1;
-        call.from = download.received;
-    }
-}
-
-async fn copy(
-    exchange: &Exchange,
-    mut response: Response,
-    download: &mut Download,
+/// All bytes of the blob, from as many connections as it may take.
+async fn download(
+    session: &Session<'_>,
+    store: &BlobStore,
+    ask: &mut Ask,
     size: u64,
-    call: &Call<'_>,
-) -> Result<(), RegistryError> {
-    while let Some(chunk) = response
-        .chunk()
-        .await
-        .map_err(|error| failure::transport(response_url(call), error))?
-    {
-        download.received += chunk.len() as u64;
-        if download.received > size {
-            return Err(RegistryError::TooLarge {
-                host: authority(&call.url),
-                what: call.what.clone(),
-                limit: size,
-            });
+) -> Result<Download, RegistryError> {
+    let mut download = Download::begin(store.begin().map_err(storage)?).map_err(storage)?;
+    let mut attempt = 1;
+    loop {
+        ask.from = download.written;
+        let response = session.send(ask).await?;
+        match download.take(session, ask, response, size).await {
+            Err(RegistryError::Unreachable { .. }) if attempt < retry::ATTEMPTS => {
+                tokio::time::sleep(retry::pause(attempt)).await;
+                attempt += 1;
+            }
+            Err(error) => return Err(error),
+            Ok(()) => return Ok(download),
         }
-        exchange.observer.downloaded(chunk.len() as u64);
-        download.hasher.update(&chunk);
-        download.file.write_all(&chunk).map_err(|error| store::failed(&error))?;
     }
-    Ok(())
 }
 
-/// Errors name the registry that was asked, wherever it redirected to: that is the host the user knows.
-fn response_url<'a>(call: &'a Call<'_>) -> &'a reqwest::Url {
-    &call.url
+/// A blob on its way.
+struct Download {
+    temporary: NamedTempFile,
+    file: File,
+    hasher: Hasher,
+    written: u64,
 }
 
-/// Whether an answer goes on exactly at `from` (RFC 9110, section 14.4).
-fn resumes(response: &Response, from: u64) -> bool {
-    let range = response
-        .headers()
-        .get(CONTENT_RANGE)
-        .and_then(|range| range.to_str().ok())
-        .unwrap_or_default();
-    response.status() == StatusCode::PARTIAL_CONTENT && range.starts_with(&format!("bytes {from}-"))
-}
-
-fn mismatch(call: &Call<'_>, expected: &Digest, actual: Digest) -> RegistryError {
-    RegistryError::DigestMismatch {
-        host: authority(&call.url),
-        what: call.what.clone(),
-        expected: *expected,
-        actual,
+impl Download {
+    fn begin(temporary: NamedTempFile) -> io::Result<Self> {
+        Ok(Self {
+            file: File::from_std(temporary.reopen()?),
+            temporary,
+            hasher: Hasher::default(),
+            written: 0,
+        })
     }
+
+    /// Takes in an answer; more than `size` bytes are never written, whatever is declared.
+    async fn take(
+        &mut self,
+        session: &Session<'_>,
+        ask: &Ask,
+        mut response: Response,
+        size: u64,
+    ) -> Result<(), RegistryError> {
+        match response.status() {
+            StatusCode::PARTIAL_CONTENT if begins_at(response.headers(), self.written) => {}
+            // The registry does not resume, and sends everything again.
+            StatusCode::OK => self.restart().await.map_err(storage)?,
+            status => return Err(ask.unexpected(status)),
+        }
+        let left = size - self.written;
+        if response.content_length().is_some_and(|declared| declared > left) {
+            return Err(ask.too_large(size));
+        }
+        while let Some(piece) = body::next(&mut response).await? {
+            if piece.len() as u64 > size - self.written {
+                return Err(ask.too_large(size));
+            }
+            self.file.write_all(&piece).await.map_err(storage)?;
+            self.hasher.update(&piece);
+            self.written += piece.len() as u64;
+            session.wire.observer.downloaded(piece.len() as u64);
+        }
+        Ok(())
+    }
+
+    async fn restart(&mut self) -> io::Result<()> {
+        self.file.rewind().await?;
+        self.file.set_len(0).await?;
+        self.hasher = Hasher::default();
+        self.written = 0;
+        Ok(())
+    }
+
+    async fn done(mut self) -> io::Result<(NamedTempFile, crate::domain::digest::Digest)> {
+        self.file.flush().await?;
+        Ok((self.temporary, self.hasher.finish()))
+    }
+}
+
+/// Whether `Content-Range: bytes first-last/size` begins where we stopped. Source: RFC 9110, section 14.4.
+fn begins_at(headers: &HeaderMap, first: u64) -> bool {
+    let range = headers.get(CONTENT_RANGE).and_then(|value| value.to_str().ok());
+    let range = range.and_then(|range| range.strip_prefix("bytes ")?.split_once('-'));
+    first > 0 && range.is_some_and(|(start, _)| start.parse() == Ok(first))
 }

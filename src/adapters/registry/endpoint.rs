@@ -1,67 +1,126 @@
-//! From a repository to URLs.
+//! From a repository to the URLs that stand for it.
 
 use reqwest::Url;
 
-use crate::domain::access::Access;
+use crate::domain::digest::Digest;
 use crate::domain::reference::Repository;
-use crate::pipeline::ports::RegistryError;
+use crate::pipeline::ports::{ManifestName, RegistryError};
 
-/// The URL of something below a repository: `<scheme>://<host>/v2/<repository>/<rest>`. Docker Hub's API has a host of
-/// its own.
-pub(super) fn url(repository: &Repository, access: &Access, rest: &str) -> Result<Url, RegistryError> {
-    let host = match repository.host() {
-        "docker.io" => "registry-1.docker.io",
-        host => host,
-    };
-    let scheme = if access.insecure { "http" } else { "https" };
-    // The grammar of references leaves nothing in host and path that a URL could read otherwise.
-    Url::parse(&format!("{scheme}://{host}/v2/{}/{rest}", repository.path())).map_err(|error| RegistryError::Protocol {
-        host: repository.host().to_owned(),
-        what: repository.path().to_owned(),
-        cause: format!("the registry's name makes no URL: {error}"),
-    })
+/// Tags asked for per page; registries may give fewer.
+const TAGS_PER_PAGE: &str = "1000";
+
+/// Where the API of one repository is.
+#[derive(Debug, Clone)]
+pub(super) struct Endpoint {
+    host: String,
+    path: String,
+    root: Url,
 }
 
-/// Host and port as they are shown and compared.
-pub(super) fn authority(url: &Url) -> String {
-    let host = url.host_str().unwrap_or_default();
-    url.port()
-        .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
-}
+impl Endpoint {
+    /// HTTPS, or HTTP where `insecure`. Docker Hub's API has another host than its images' names.
+    pub(super) fn new(repository: &Repository, insecure: bool) -> Result<Self, RegistryError> {
+        let host = repository.host();
+        let scheme = if insecure { "http" } else { "https" };
+        let api_host = if host == "docker.io" {
+            "registry-1.docker.io"
+        } else {
+            host
+        };
+        let root = Url::parse(&format!("{scheme}://{api_host}/v2/"))
+            .ok()
+            .filter(|url| url.username().is_empty() && url.password().is_none() && url.path() == "/v2/")
+            .ok_or_else(|| RegistryError::Protocol {
+                host: host.to_owned(),
+                what: repository.path().to_owned(),
+                cause: "the host cannot stand in a URL".to_owned(),
+            })?;
+        Ok(Self {
+            host: host.to_owned(),
+            path: repository.path().to_owned(),
+            root,
+        })
+    }
 
-/// Whether two URLs have the same scheme, host and port: only then does a credential for one go to the other.
-pub(super) fn same_origin(one: &Url, other: &Url) -> bool {
-    (one.scheme(), one.host_str(), one.port_or_known_default())
-        == (other.scheme(), other.host_str(), other.port_or_known_default())
+    /// The host as the image names it, for messages.
+    pub(super) fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The repository's path.
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The registry's own URL.
+    pub(super) fn root(&self) -> &Url {
+        &self.root
+    }
+
+    /// The only scope that a token is asked for, whatever the registry's challenge names.
+    pub(super) fn token_scope(&self) -> String {
+        format!("repository:{}:pull", self.path)
+    }
+
+    pub(super) fn manifest(&self, name: &ManifestName) -> Url {
+        self.below(&format!("manifests/{name}"))
+    }
+
+    pub(super) fn blob(&self, digest: &Digest) -> Url {
+        self.below(&format!("blobs/{digest}"))
+    }
+
+    pub(super) fn referrers(&self, digest: &Digest) -> Url {
+        self.below(&format!("referrers/{digest}"))
+    }
+
+    pub(super) fn tags(&self) -> Url {
+        let mut url = self.below("tags/list");
+        url.set_query(Some(&format!("n={TAGS_PER_PAGE}")));
+        url
+    }
+
+    /// The grammar of paths, tags and digests leaves nothing that would have to be escaped.
+    fn below(&self, rest: &str) -> Url {
+        let mut url = self.root.clone();
+        url.set_path(&format!("/v2/{}/{rest}", self.path));
+        url
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::reference::ImageReference;
     use rstest::rstest;
 
-    #[rstest]
-    #[case("policy", false, "https://registry-1.docker.io/v2/library/policy/tags/list")]
-    #[case("ghcr.io/acme/policy:1", false, "https://ghcr.io/v2/acme/policy/tags/list")]
-    #[case("localhost:5000/policy", true, "http://localhost:5000/v2/policy/tags/list")]
-    fn leads_to_the_registrys_api(#[case] image: &str, #[case] insecure: bool, #[case] expected: &str) {
-        let reference: crate::domain::reference::ImageReference = image.parse().unwrap();
-        let access = Access {
-            insecure,
-            ..Access::default()
-        };
-        assert_eq!(
-            url(reference.repository(), &access, "tags/list").unwrap().as_str(),
-            expected
-        );
+    fn endpoint(image: &str, insecure: bool) -> Endpoint {
+        let reference: ImageReference = image.parse().unwrap();
+        Endpoint::new(reference.repository(), insecure).unwrap()
     }
 
     #[rstest]
-    #[case("https://a.example/x", "https://a.example:443/y", true)]
-    #[case("https://a.example/", "https://b.example/", false)]
-    #[case("https://a.example/", "https://a.example:8443/", false)]
-    #[case("http://a.example/", "https://a.example/", false)]
-    fn an_origin_is_scheme_host_and_port(#[case] one: &str, #[case] other: &str, #[case] same: bool) {
-        assert_eq!(same_origin(&one.parse().unwrap(), &other.parse().unwrap()), same);
+    #[case::hub("policy", false, "https://registry-1.docker.io/v2/library/policy/manifests/1.0")]
+    #[case::host("ghcr.io/acme/policy", false, "https://ghcr.io/v2/acme/policy/manifests/1.0")]
+    #[case::port("registry.example:5000/p", false, "https://registry.example:5000/v2/p/manifests/1.0")]
+    #[case::insecure("localhost:5000/p", true, "http://localhost:5000/v2/p/manifests/1.0")]
+    fn manifests_are_below_the_api_of_the_host(#[case] image: &str, #[case] insecure: bool, #[case] url: &str) {
+        let name = ManifestName::Tag("1.0".parse().unwrap());
+        assert_eq!(endpoint(image, insecure).manifest(&name).as_str(), url);
+    }
+
+    #[test]
+    fn the_token_scope_is_to_pull_this_repository() {
+        assert_eq!(
+            endpoint("acme/policy", false).token_scope(),
+            "repository:acme/policy:pull"
+        );
+    }
+
+    #[test]
+    fn digests_are_not_escaped() {
+        let digest = Digest::of(b"");
+        let url = endpoint("ghcr.io/acme/policy", false).blob(&digest);
+        assert_eq!(url.path(), format!("/v2/acme/policy/blobs/{digest}"));
     }
 }

@@ -1,119 +1,83 @@
-//! From what the HTTP library says to what a registry's user needs to know.
+//! From what the HTTP library reports to what the user is told.
 
 use std::error::Error;
+use std::io;
 
-use reqwest::{Response, StatusCode, Url};
-
-use super::endpoint::authority;
-use super::guard::Refused;
-use super::retry::retry_after;
+use super::guard::RefusedAddress;
 use crate::pipeline::ports::RegistryError;
 
-/// An error without an answer. URLs are left out: they may carry a signature in their query.
-pub(super) fn transport(url: &Url, error: reqwest::Error) -> RegistryError {
-    let host = authority(url);
-    let error = error.without_url();
-    let mut cause: Option<&(dyn Error + 'static)> = Some(&error);
-    let mut last = String::new();
-    while let Some(current) = cause {
-        if current.is::<Refused>() {
-            return RegistryError::AddressRefused { host };
-        }
-        // rustls' error is often wrapped in an io::Error, whose `source` passes it over.
-        let inner = current
-            .downcast_ref::<std::io::Error>()
-            .and_then(std::io::Error::get_ref);
-        let tls = current
-            .downcast_ref::<rustls::Error>()
-            .or_else(|| inner.and_then(|inner| inner.downcast_ref()));
-        if let Some(tls) = tls {
-            return RegistryError::Tls {
-                host,
-                cause: tls.to_string(),
-            };
-        }
-        last = current.to_string();
-        cause = current.source();
+/// Longest text of a cause. Certificates, and with them the texts about them, are written by the other side.
+const MAX_CAUSE_CHARACTERS: usize = 200;
+
+/// Why a request to `host` got no answer, or the answer broke off. The library's own text is not used: it holds the
+/// URL, and URLs of blob stores are credentials.
+pub(super) fn transport(host: &str, error: &reqwest::Error) -> RegistryError {
+    let host = host.to_owned();
+    if find::<RefusedAddress>(error).is_some() {
+        return RegistryError::AddressRefused { host };
+    }
+    if let Some(tls) = find::<rustls::Error>(error) {
+        return RegistryError::Tls {
+            host,
+            cause: plain(&tls.to_string()),
+        };
     }
     let cause = if error.is_timeout() {
-        "no answer in time".to_owned()
+        "no answer within the time limit".to_owned()
+    } else if error.is_connect() {
+        find::<io::Error>(error).map_or_else(|| "no connection".to_owned(), |error| plain(&error.to_string()))
     } else {
-        last
+        "the connection broke before the answer was complete".to_owned()
     };
-    RegistryError::Unreachable {
-        host,
-        cause: cause.chars().take(200).collect(),
+    RegistryError::Unreachable { host, cause }
+}
+
+/// Our own disk failed.
+#[expect(clippy::needless_pass_by_value, reason = "it is the argument of map_err")]
+pub(super) fn storage(error: io::Error) -> RegistryError {
+    RegistryError::Storage {
+        cause: plain(&error.to_string()),
     }
 }
 
-/// An answer that is no success. Its body is not read: it is the registry's text, not ours.
-pub(super) fn status(response: &Response, what: &str, repository: &str, anonymous: bool) -> RegistryError {
-    let host = authority(response.url());
-    let what = what.to_owned();
-    let credentials = if anonymous {
-        "an anonymous request"
-    } else {
-        "the credentials of the pull secret"
-    };
-    let repository = repository.to_owned();
-    match response.status() {
-        StatusCode::UNAUTHORIZED => RegistryError::Unauthorized {
-            host,
-            repository,
-            credentials,
-        },
-        StatusCode::FORBIDDEN => RegistryError::Denied {
-            host,
-            repository,
-            credentials,
-        },
-        StatusCode::NOT_FOUND => RegistryError::NotFound { host, what },
-        StatusCode::TOO_MANY_REQUESTS => RegistryError::RateLimited {
-            host,
-            wait: retry_after(response).unwrap_or(super::retry::DEFAULT_WAIT),
-        },
-        status if status.is_server_error() => match retry_after(response) {
-            Some(wait) if status == StatusCode::SERVICE_UNAVAILABLE => RegistryError::RateLimited { host, wait },
-            _ => RegistryError::Unavailable {
-                host,
-                what,
-                status: status.as_u16(),
-            },
-        },
-        status => RegistryError::Protocol {
-            host,
-            what,
-            cause: format!("unexpected status {}", status.as_u16()),
-        },
+/// The innermost error of type `T` in the chain. I/O errors hide the error they wrap from [`Error::source`].
+fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
+    let mut found = None;
+    let mut next = Some(error);
+    while let Some(error) = next {
+        found = error.downcast_ref::<T>().or(found);
+        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        next = match wrapped {
+            Some(wrapped) => Some(wrapped),
+            None => error.source(),
+        };
     }
+    found
 }
 
-/// An answer that breaks the protocol.
-pub(super) fn protocol(url: &Url, what: &str, cause: impl Into<String>) -> RegistryError {
-    RegistryError::Protocol {
-        host: authority(url),
-        what: what.to_owned(),
-        cause: cause.into(),
-    }
+/// One short line.
+pub(super) fn plain(text: &str) -> String {
+    text.chars()
+        .map(|character| if character.is_control() { ' ' } else { character })
+        .take(MAX_CAUSE_CHARACTERS)
+        .collect()
 }
 
-/// Reads a body of at most `limit` bytes.
-pub(super) async fn body(mut response: Response, what: &str, limit: u64) -> Result<Vec<u8>, RegistryError> {
-    let url = response.url().clone();
-    let too_large = || RegistryError::TooLarge {
-        host: authority(&url),
-        what: what.to_owned(),
-        limit,
-    };
-    if response.content_length().is_some_and(|length| length > limit) {
-        return Err(too_large());
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_errors_that_io_errors_wrap() {
+        let inner = io::Error::new(io::ErrorKind::InvalidData, rustls::Error::DecryptError);
+        let outer = io::Error::other(inner);
+        assert_eq!(find::<rustls::Error>(&outer), Some(&rustls::Error::DecryptError));
+        assert!(find::<RefusedAddress>(&outer).is_none());
     }
-    let mut bytes = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| transport(&url, error))? {
-        if (bytes.len() + chunk.len()) as u64 > limit {
-            return Err(too_large());
-        }
-        bytes.extend_from_slice(&chunk);
+
+    #[test]
+    fn causes_are_one_short_line() {
+        let text = plain(&format!("a\nb\u{1b}[31m{}", "x".repeat(1000)));
+        assert!(text.starts_with("a b [31mx") && text.chars().count() == MAX_CAUSE_CHARACTERS);
     }
-    Ok(bytes)
 }

@@ -1,286 +1,138 @@
-//! Where connections may go.
+//! Where the client may connect to: an allow-list of registries, and addresses that are refused whoever names them.
 //!
-//! Tenants choose registries, registries choose redirects and token servers, and names may resolve to anything. So the
-//! addresses themselves are checked: a resolver of our own drops forbidden ones for every connection that is made, and
-//! hosts that are written as addresses, which no resolver sees, are checked before each request. The error is the same
-//! for every address, so that nobody can use us to map a network.
+//! Whoever may create an object chooses a host, and whoever runs that host chooses what it resolves to, where it
+//! redirects and which token server it names. Without this guard each of them could make the operator talk to the
+//! cloud's metadata service or to its own node. It is applied after name resolution, on every connection, so a name
+//! that changes its address between two lookups gains nothing.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
+mod address;
+mod pattern;
+mod resolver;
 
-use globset::{Glob, GlobMatcher};
+use std::net::{IpAddr, SocketAddr};
+
 use reqwest::Url;
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
-/// Addresses at which clouds answer with credentials, beyond link-local ones: Alibaba Cloud, Azure, AWS over IPv6.
-const METADATA: [IpAddr; 3] = [
-    IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
-    IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
-    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
-];
+pub use pattern::PatternError;
+use pattern::RegistryPattern;
+pub(super) use resolver::{GuardedResolver, RefusedAddress};
 
-/// Which registries and addresses may be reached.
+use crate::pipeline::ports::RegistryError;
+
+/// Where the client may connect to.
+///
+/// Always refused: link-local addresses, the metadata services of clouds, unspecified, multicast, broadcast and
+/// reserved addresses, each also where an IPv6 address carries it. Proxies from the environment are not used: behind
+/// one, nobody here would see the address.
 #[derive(Debug, Clone, Default)]
 pub struct NetworkPolicy {
-    allowed_registries: Vec<GlobMatcher>,
+    allowed_registries: Vec<RegistryPattern>,
     deny_private_addresses: bool,
     allow_loopback: bool,
     refused: Vec<SocketAddr>,
 }
 
-/// A pattern of `--allow-registry` that is none.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{pattern}' is not a pattern for registry hosts such as 'ghcr.io' or '*.acme.example:5000'")]
-pub struct PatternError {
-    pattern: String,
-}
-
 impl NetworkPolicy {
-    /// A policy. No pattern allows every registry. `refused` are the API server's own addresses.
+    /// - `allowed_registries`: patterns of registries that may be used, such as `*.acme.example`; all where empty.
+    /// - `deny_private_addresses`: refuse 10/8, 172.16/12, 192.168/16, 100.64/10 and fc00::/7.
+    /// - `allow_loopback`: allow 127/8 and `::1`, for tests and laptops.
+    /// - `refused`: further addresses, such as the API server's own. They are refused on every port, except on loopback,
+    ///   which everything on the machine shares.
     ///
     /// # Errors
-    /// [`PatternError`].
+    /// [`PatternError`] for the first pattern that is none.
     pub fn new(
         allowed_registries: &[String],
         deny_private_addresses: bool,
         allow_loopback: bool,
         refused: Vec<SocketAddr>,
     ) -> Result<Self, PatternError> {
-        let allowed_registries = allowed_registries
-            .iter()
-            .map(|pattern| pattern.trim())
-            .filter(|pattern| !pattern.is_empty())
-            .map(|pattern| {
-                let glob = Glob::new(&pattern.to_ascii_lowercase()).map(|glob| glob.compile_matcher());
-                glob.ok()
-                    .filter(|_| !pattern.contains('/'))
-                    .ok_or_else(|| PatternError {
-                        pattern: pattern.to_owned(),
-                    })
-            })
-            .collect::<Result<_, _>>()?;
+        let patterns = allowed_registries.iter().map(|text| text.trim());
         Ok(Self {
-            allowed_registries,
+            allowed_registries: patterns
+                .filter(|text| !text.is_empty())
+                .map(str::parse)
+                .collect::<Result<_, _>>()?,
             deny_private_addresses,
             allow_loopback,
             refused,
         })
     }
 
-    /// Whether a registry with this host, port included where one is written, may be used.
-    #[must_use]
-    pub fn allows_registry(&self, host: &str) -> bool {
-        self.allowed_registries.is_empty() || self.allowed_registries.iter().any(|glob| glob.is_match(host))
-    }
-
-    /// Whether a URL may be asked. Names are checked again when they are resolved.
-    #[must_use]
-    pub fn permits_url(&self, url: &Url) -> bool {
-        let address = match url.host() {
-            Some(url::Host::Ipv4(address)) => IpAddr::V4(address),
-            Some(url::Host::Ipv6(address)) => IpAddr::V6(address),
-            Some(url::Host::Domain(name)) => return !name.is_empty(),
-            None => return false,
-        };
-        self.permits(address) && !self.refuses_socket(address, url.port_or_known_default())
-    }
-
-    /// Whether connections to an address may be made at all.
-    #[must_use]
-    pub fn permits(&self, address: IpAddr) -> bool {
-        let address = unwrap(address);
-        if METADATA.contains(&address) || address.is_unspecified() || address.is_multicast() {
-            return false;
+    /// Whether an image of `host`, as its reference writes it, may be pulled at all.
+    pub(super) fn check_registry(&self, host: &str) -> Result<(), RegistryError> {
+        let allowed = &self.allowed_registries;
+        if allowed.is_empty() || allowed.iter().any(|pattern| pattern.matches(host)) {
+            return Ok(());
         }
-        if address.is_loopback() {
-            return self.allow_loopback;
-        }
-        let refused = match address {
-            IpAddr::V4(address) => {
-                address.is_link_local()
-                    || address.is_broadcast()
-                    || address.octets()[0] == 0
-                    || (self.deny_private_addresses && (address.is_private() || is_shared(address)))
+        Err(RegistryError::NotAllowed { host: host.to_owned() })
+    }
+
+    /// Whether the URL's host may be connected to, as far as the resolver would not see it: HTTP libraries do not look up
+    /// hosts that are addresses, and do not tell the resolver the port. The URL type has already turned decimal, octal
+    /// and hexadecimal notations of IPv4 into an address.
+    pub(super) async fn check_url(&self, url: &Url) -> Result<(), RegistryError> {
+        let port = url.port_or_known_default().unwrap_or_default();
+        let is_permitted = match literal(url) {
+            Some(address) => self.permits(address) && !self.is_refused_loopback(address, port),
+            None if self.has_refused_loopback(port) => {
+                let found = tokio::net::lookup_host((url.host_str().unwrap_or_default(), port)).await;
+                // A name that does not resolve fails later, with a better text.
+                found.map_or(true, |mut found| {
+                    found.all(|found| !self.is_refused_loopback(found.ip(), port))
+                })
             }
-            IpAddr::V6(address) => {
-                address.is_unicast_link_local() || (self.deny_private_addresses && address.is_unique_local())
-            }
+            None => true,
         };
-        !refused && !self.refused.iter().any(|socket| unwrap(socket.ip()) == address)
+        if is_permitted {
+            return Ok(());
+        }
+        Err(RegistryError::AddressRefused { host: host_of(url) })
     }
 
-    /// On loopback the API server shares its address with everything else there, so its port counts too.
-    fn refuses_socket(&self, address: IpAddr, port: Option<u16>) -> bool {
-        self.refused
-            .iter()
-            .any(|socket| unwrap(socket.ip()) == unwrap(address) && Some(socket.port()) == port)
-    }
-
-    /// Whether a name that resolves to loopback may be asked at this port.
-    fn refuses_loopback_port(&self, port: Option<u16>) -> bool {
-        self.refused
-            .iter()
-            .any(|socket| unwrap(socket.ip()).is_loopback() && Some(socket.port()) == port)
-    }
-
-    /// Whether `url` asks a name for the port at which the API server listens on loopback.
-    pub(super) fn may_be_api_server_on_loopback(&self, url: &Url) -> bool {
-        matches!(url.host(), Some(url::Host::Domain(_))) && self.refuses_loopback_port(url.port_or_known_default())
-    }
-}
-
-/// Looks through the ways to write an IPv4 address as an IPv6 one, by which a packet may reach it: mapped, compatible,
-/// NAT64 and 6to4.
-fn unwrap(address: IpAddr) -> IpAddr {
-    let IpAddr::V6(v6) = address else { return address };
-    let [a, b, c, d, e, f, g, h] = v6.segments();
-    let v4 = |high: u16, low: u16| IpAddr::V4(Ipv4Addr::from(u32::from(high) << 16 | u32::from(low)));
-    match [a, b, c, d, e, f] {
-        [0, 0, 0, 0, 0, 0xffff] | [0x64, 0xff9b, 0, 0, 0, 0] => v4(g, h),
-        [0, 0, 0, 0, 0, 0] if (g, h) != (0, 0) && (g, h) != (0, 1) => v4(g, h),
-        [0x2002, high, low, ..] => v4(high, low),
-        _ => address,
-    }
-}
-
-/// 100.64.0.0/10, shared address space (RFC 6598).
-fn is_shared(address: Ipv4Addr) -> bool {
-    let [first, second, ..] = address.octets();
-    first == 100 && second & 0xc0 == 64
-}
-
-/// Marks an error of the resolver as ours.
-#[derive(Debug, thiserror::Error)]
-#[error("the address is not one that may be connected to")]
-pub(super) struct Refused;
-
-/// Resolves names and drops forbidden addresses.
-#[derive(Debug, Clone)]
-pub(super) struct GuardedResolver(pub(super) Arc<NetworkPolicy>);
-
-impl Resolve for GuardedResolver {
-    fn resolve(&self, name: Name) -> Resolving {
-        let policy = Arc::clone(&self.0);
-        Box::pin(async move {
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            let permitted: Vec<SocketAddr> = found.filter(|socket| policy.permits(socket.ip())).collect();
-            if permitted.is_empty() {
-                Err(Refused.into())
-            } else {
-                Ok(Box::new(permitted.into_iter()) as Addrs)
+    /// Whether `address` may be connected to.
+    fn permits(&self, address: IpAddr) -> bool {
+        address::forms(address).all(|form| {
+            if form.is_loopback() {
+                return self.allow_loopback;
             }
+            !self.refused.iter().any(|refused| refused.ip().to_canonical() == form)
+                && !address::is_never_a_registry(form)
+                && !(self.deny_private_addresses && address::is_private(form))
         })
+    }
+
+    /// On loopback the port tells the API server from a registry.
+    fn is_refused_loopback(&self, address: IpAddr, port: u16) -> bool {
+        address.to_canonical().is_loopback() && self.has_refused_loopback(port)
+    }
+
+    fn has_refused_loopback(&self, port: u16) -> bool {
+        let mut refused = self.refused.iter();
+        refused.any(|refused| refused.port() == port && refused.ip().to_canonical().is_loopback())
+    }
+}
+
+/// The URL's host where it is an address and not a name.
+pub(super) fn literal(url: &Url) -> Option<IpAddr> {
+    // `host_str` writes IPv6 in brackets.
+    url.host_str()?.trim_matches(['[', ']']).parse().ok()
+}
+
+/// Whether the address can only be reached from inside some network, for rules that need no policy.
+pub(super) fn is_internal(address: IpAddr) -> bool {
+    address::forms(address)
+        .any(|form| form.is_loopback() || address::is_private(form) || address::is_never_a_registry(form))
+}
+
+/// Host and port as messages name them.
+pub(super) fn host_of(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    match url.port() {
+        Some(port) => format!("{host}:{port}"),
+        None => host.to_owned(),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use rstest::rstest;
-
-    fn policy(deny_private: bool, loopback: bool) -> NetworkPolicy {
-        NetworkPolicy::new(&[], deny_private, loopback, vec!["10.96.0.1:443".parse().unwrap()]).unwrap()
-    }
-
-    #[rstest]
-    #[case::loopback("127.0.0.1")]
-    #[case::loopback_elsewhere("127.8.9.10")]
-    #[case::loopback_v6("::1")]
-    #[case::metadata("169.254.169.254")]
-    #[case::metadata_aws_v6("fd00:ec2::254")]
-    #[case::metadata_alibaba("100.100.100.200")]
-    #[case::metadata_azure("168.63.129.16")]
-    #[case::link_local("fe80::1")]
-    #[case::unspecified("0.0.0.0")]
-    #[case::this_network("0.1.2.3")]
-    #[case::unspecified_v6("::")]
-    #[case::multicast("224.0.0.1")]
-    #[case::multicast_v6("ff02::1")]
-    #[case::broadcast("255.255.255.255")]
-    #[case::mapped("::ffff:127.0.0.1")]
-    #[case::mapped_metadata("::ffff:a9fe:a9fe")]
-    #[case::compatible("::7f00:1")]
-    #[case::nat64("64:ff9b::a9fe:a9fe")]
-    #[case::six_to_four("2002:a9fe:a9fe::1")]
-    #[case::api_server("10.96.0.1")]
-    fn refuses_by_default(#[case] address: IpAddr) {
-        assert!(!policy(false, false).permits(address));
-        assert!(!policy(true, false).permits(address));
-    }
-
-    #[rstest]
-    #[case::public("140.82.121.34", true)]
-    #[case::public_v6("2606:50c0::1", true)]
-    #[case::private("10.0.0.5", false)]
-    #[case::private_172("172.16.0.1", false)]
-    #[case::private_192("192.168.1.1", false)]
-    #[case::shared("100.64.0.1", false)]
-    #[case::unique_local("fd12::1", false)]
-    fn private_addresses_are_refused_only_where_asked(#[case] address: IpAddr, #[case] public: bool) {
-        assert!(policy(false, false).permits(address));
-        assert_eq!(policy(true, false).permits(address), public);
-    }
-
-    #[rstest]
-    #[case::dotted("https://127.0.0.1/", false)]
-    #[case::decimal("https://2130706433/", false)]
-    #[case::hex("https://0x7f000001/", false)]
-    #[case::octal("https://0177.0.0.1/", false)]
-    #[case::short("https://127.1/", false)]
-    #[case::v6("https://[::1]/", false)]
-    #[case::api_server("https://10.96.0.1/", false)]
-    #[case::name("https://ghcr.io/", true)]
-    #[case::public("https://140.82.121.34/", true)]
-    fn urls_written_as_addresses_are_checked(#[case] url: &str, #[case] permitted: bool) {
-        assert_eq!(policy(false, false).permits_url(&url.parse().unwrap()), permitted);
-    }
-
-    #[test]
-    fn on_loopback_only_the_port_of_the_api_server_is_refused() {
-        let refused = vec!["127.0.0.1:6443".parse().unwrap()];
-        let policy = NetworkPolicy::new(&[], false, true, refused).unwrap();
-        assert!(
-            policy.permits_url(&"http://127.0.0.1:5000/".parse().unwrap())
-                == policy.permits("127.0.0.1".parse().unwrap())
-        );
-        assert!(policy.permits_url(&"http://127.0.0.1:5000/".parse().unwrap()));
-        assert!(!policy.permits_url(&"https://127.0.0.1:6443/".parse().unwrap()));
-        assert!(policy.may_be_api_server_on_loopback(&"https://localhost:6443/".parse().unwrap()));
-    }
-
-    #[rstest]
-    #[case("ghcr.io", true)]
-    #[case("reg.acme.example:5000", true)]
-    #[case("evil.example", false)]
-    #[case("ghcr.io.evil.example", false)]
-    fn allowed_registries_are_matched_whole(#[case] host: &str, #[case] allowed: bool) {
-        let patterns = ["GHCR.io".to_owned(), "*.acme.example:5000".to_owned()];
-        let policy = NetworkPolicy::new(&patterns, false, false, Vec::new()).unwrap();
-        assert_eq!(policy.allows_registry(host), allowed);
-    }
-
-    #[rstest]
-    #[case("[")]
-    #[case("ghcr.io/acme")]
-    fn a_pattern_that_cannot_match_a_host_is_refused(#[case] pattern: &str) {
-        assert!(NetworkPolicy::new(&[pattern.to_owned()], false, false, Vec::new()).is_err());
-    }
-
-    proptest! {
-        #[test]
-        fn no_spelling_of_a_forbidden_address_slips_through(octets in any::<[u8; 4]>()) {
-            let v4 = Ipv4Addr::from(octets);
-            let policy = policy(true, false);
-            let [a, b, c, d] = octets.map(u16::from);
-            let (high, low) = (a << 8 | b, c << 8 | d);
-            for v6 in [
-                v4.to_ipv6_mapped(),
-                Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, high, low),
-                Ipv6Addr::new(0x2002, high, low, 0, 0, 0, 0, 1),
-            ] {
-                prop_assert_eq!(policy.permits(IpAddr::V6(v6)), policy.permits(IpAddr::V4(v4)));
-            }
-        }
-    }
-}
+mod tests;

@@ -1,118 +1,80 @@
-//! Manifests and the digests of tags.
+//! Manifests and indexes, and the digest a tag points at.
 
-use reqwest::header::CONTENT_TYPE;
-use reqwest::{Method, Response};
+use reqwest::header::{CONTENT_TYPE, HeaderMap};
+use reqwest::{Method, StatusCode};
 
-use super::endpoint::authority;
-use super::exchange::{Call, Exchange};
-use super::failure;
 use super::observer::RequestKind;
-use crate::domain::access::Access;
+use super::session::Session;
+use super::wire::Ask;
 use crate::domain::artifact::MAX_MANIFEST_BYTES;
 use crate::domain::digest::Digest;
-use crate::domain::reference::{Repository, Tag};
+use crate::domain::reference::Tag;
 use crate::pipeline::ports::{ManifestName, RawManifest, RegistryError};
 
-/// What we can read. Without the OCI types Docker Hub refuses OCI manifests; without Docker's, older images are hidden.
-const ACCEPT: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, \
-    application/vnd.docker.distribution.manifest.v2+json, application/vnd.docker.distribution.manifest.list.v2+json";
+/// Everything a tag can lead to. A registry that finds no type of its own among these may convert the manifest, which
+/// changes its digest, or claim that there is none.
+const ACCEPT: &str = "application/vnd.oci.image.manifest.v1+json, \
+                      application/vnd.oci.image.index.v1+json, \
+                      application/vnd.docker.distribution.manifest.v2+json, \
+                      application/vnd.docker.distribution.manifest.list.v2+json";
 
-/// The digest that a tag points at: by HEAD, which Docker Hub does not count as a pull, or by GET where HEAD gives none.
-/// The header is only a pin: what it names is fetched by digest and hashed by us.
-pub(super) async fn resolve(
-    exchange: &Exchange,
-    repository: &Repository,
-    tag: &Tag,
-    access: &Access,
-) -> Result<Digest, RegistryError> {
+/// What a tag points at now. The digest is the registry's word; the manifest is then asked for by it, and hashed.
+pub(super) async fn resolve(session: &Session<'_>, tag: &Tag) -> Result<Digest, RegistryError> {
     let name = ManifestName::Tag(tag.clone());
-    let call = Call {
-        method: Method::HEAD,
-        ..call(repository, &name, access)?
-    };
-    match exchange.send(&call).await {
-        Ok(response) => {
-            if let Some(digest) = header_digest(&response) {
-                return Ok(digest);
-            }
-        }
-        // A registry that cannot do HEAD says so in one of these ways.
-        Err(RegistryError::Protocol { .. }) => {}
-        Err(error) => return Err(error),
+    let mut ask = question(session, &name);
+    ask.method = Method::HEAD;
+    let response = session.send(&ask).await?;
+    if response.status() == StatusCode::NOT_FOUND {
+        return Err(ask.unexpected(StatusCode::NOT_FOUND));
     }
-    fetch(exchange, repository, &name, access)
-        .await
-        .map(|manifest| manifest.digest)
+    let named = response
+        .headers()
+        .get("docker-content-digest")
+        .and_then(|value| value.to_str().ok()?.parse().ok());
+    match named {
+        Some(digest) if response.status() == StatusCode::OK => Ok(digest),
+        // No HEAD, or no digest in it: the bytes themselves tell.
+        _ => Ok(get(session, &name).await?.digest),
+    }
 }
 
-/// A manifest, hashed by us.
-pub(super) async fn fetch(
-    exchange: &Exchange,
-    repository: &Repository,
-    name: &ManifestName,
-    access: &Access,
-) -> Result<RawManifest, RegistryError> {
-    let call = call(repository, name, access)?;
-    let response = exchange.send(&call).await?;
-    let media_type = media_type(&response);
-    let bytes = failure::body(response, &call.what, MAX_MANIFEST_BYTES).await?;
-    let digest = Digest::of(&bytes);
+/// A manifest, hashed here.
+pub(super) async fn get(session: &Session<'_>, name: &ManifestName) -> Result<RawManifest, RegistryError> {
+    let ask = question(session, name);
+    let answer = session.fetch(&ask, MAX_MANIFEST_BYTES).await?;
+    if answer.status != StatusCode::OK {
+        return Err(ask.unexpected(answer.status));
+    }
+    let digest = Digest::of(&answer.body);
     match name {
         ManifestName::Digest(expected) if *expected != digest => Err(RegistryError::DigestMismatch {
-            host: authority(&call.url),
-            what: call.what,
+            host: ask.host,
+            what: ask.what,
             expected: *expected,
             actual: digest,
         }),
         _ => Ok(RawManifest {
             digest,
-            media_type,
-            bytes,
+            media_type: media_type(&answer.headers),
+            bytes: answer.body,
         }),
     }
 }
 
-fn call<'a>(repository: &'a Repository, name: &ManifestName, access: &'a Access) -> Result<Call<'a>, RegistryError> {
+fn question(session: &Session<'_>, name: &ManifestName) -> Ask {
     let what = match name {
-        ManifestName::Tag(tag) => format!("{}:{tag}", repository.path()),
-        ManifestName::Digest(digest) => format!("{}@{digest}", repository.path()),
+        ManifestName::Tag(tag) => format!(":{tag}"),
+        ManifestName::Digest(digest) => format!("@{digest}"),
     };
-    let call = Call::get(
-        repository,
-        access,
-        RequestKind::Manifest,
-        &format!("manifests/{name}"),
-        what,
-    )?;
-    Ok(Call {
-        accept: Some(ACCEPT),
-        ..call
-    })
+    Ask {
+        accept: ACCEPT,
+        ..session.ask(RequestKind::Manifest, session.endpoint.manifest(name), &what)
+    }
 }
 
-fn header_digest(response: &Response) -> Option<Digest> {
-    response
-        .headers()
-        .get("docker-content-digest")?
-        .to_str()
-        .ok()?
-        .trim()
-        .parse()
-        .ok()
-}
-
-fn media_type(response: &Response) -> String {
-    let header = response
-        .headers()
-        .get(CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
-    header
-        .split(';')
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .chars()
-        .take(255)
-        .collect()
+/// The `Content-Type` without parameters, or empty.
+pub(super) fn media_type(headers: &HeaderMap) -> String {
+    let text = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let text = text.unwrap_or_default().split(';').next().unwrap_or_default();
+    text.trim().to_ascii_lowercase()
 }

@@ -1,36 +1,38 @@
-//! Who is told what the client does, for metrics.
+//! What a watcher of the client, such as a metrics registry, is told.
 
-/// What a request asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+use std::fmt::Debug;
+
+/// What a request was for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RequestKind {
-    /// A token from a token server.
+    /// A token, from the server that the registry names.
     Token,
     /// A manifest or index, or only its digest.
     Manifest,
     /// A blob.
     Blob,
-    /// A page of tags.
+    /// A page of the list of tags.
     Tags,
-    /// A page of referrers.
+    /// A page of the list of referrers.
     Referrers,
 }
 
-/// Is told about every request on the wire.
-pub trait RequestObserver: std::fmt::Debug + Send + Sync {
-    /// A request ended with this HTTP status, or with none because no answer came.
+/// Is told of each request. Called from many tasks at once; must be quick.
+pub trait RequestObserver: Debug + Send + Sync + 'static {
+    /// A request got an answer with this status, or none. Each retry and each redirect is a request of its own.
     fn request(&self, kind: RequestKind, status: Option<u16>);
-    /// A blob was found in the store, or was not.
+    /// A blob was asked for; `hit` where it was in the cache.
     fn blob_cache(&self, hit: bool);
     /// Bytes of a blob came over the network.
     fn downloaded(&self, bytes: u64);
 }
 
-/// Tells nobody.
+/// Nobody watches.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct NoObserver;
+pub struct Unobserved;
 
-impl RequestObserver for NoObserver {
-    fn request(&self, _: RequestKind, _: Option<u16>) {}
-    fn blob_cache(&self, _: bool) {}
-    fn downloaded(&self, _: u64) {}
+impl RequestObserver for Unobserved {
+    fn request(&self, _kind: RequestKind, _status: Option<u16>) {}
+    fn blob_cache(&self, _hit: bool) {}
+    fn downloaded(&self, _bytes: u64) {}
 }

@@ -1,213 +1,192 @@
-//! Blobs on disk: complete, checked, each under the scope of whoever fetched it.
+//! Blobs on disk, least recently used first out.
+//!
+//! `blobs/<scope>/<digest>` holds what was hashed, `tmp/` what is being downloaded. The scope in the path keeps one
+//! tenant's private bytes from being served to another who merely knows their digest. The directory belongs to one
+//! process at a time. A blob that is evicted while it is being read stays readable, one that is opened afterwards is
+//! gone, and its reader hears "not found".
 
 use std::collections::HashMap;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
-use tempfile::{NamedTempFile, TempPath};
+use tempfile::NamedTempFile;
 
 use crate::domain::access::Scope;
 use crate::domain::bundle::Content;
 use crate::domain::digest::Digest;
-use crate::pipeline::ports::RegistryError;
 
-/// Where blobs are while they are incomplete.
-const PARTIAL: &str = "partial";
-/// Where they are afterwards, as `<scope>-<digest>`.
-const BLOBS: &str = "blobs";
-
-/// A directory of blobs with a bound on its size. The least recently used go first; one that is being read stays
-/// readable, because its file is open.
+/// A blob on disk.
 #[derive(Debug)]
-pub(super) struct Store {
-    directory: PathBuf,
-    capacity: u64,
-    entries: Mutex<HashMap<PathBuf, Entry>>,
-    clock: AtomicU64,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Entry {
-    size: u64,
-    used: u64,
-}
-
-#[derive(Debug)]
-struct File {
+pub(super) struct StoredBlob {
     path: PathBuf,
     size: u64,
 }
 
-impl Content for File {
+impl Content for StoredBlob {
     fn size(&self) -> u64 {
         self.size
     }
 
     fn open(&self) -> io::Result<Box<dyn io::Read + Send>> {
-        Ok(Box::new(fs::File::open(&self.path)?))
+        Ok(Box::new(File::open(&self.path)?))
     }
 }
 
-impl Store {
-    /// Opens a directory, and removes what an earlier process left in it: it could not say under which limits it was
-    /// kept.
-    pub(super) fn open(directory: PathBuf, capacity: u64) -> Result<Self, RegistryError> {
-        for part in [PARTIAL, BLOBS] {
-            let path = directory.join(part);
-            match fs::remove_dir_all(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(&error)),
-                _ => fs::create_dir_all(&path).map_err(|error| failed(&error))?,
-            }
+/// The directory.
+#[derive(Debug)]
+pub(super) struct BlobStore {
+    blobs: PathBuf,
+    unfinished: PathBuf,
+    capacity: u64,
+    index: Mutex<Index>,
+}
+
+#[derive(Debug, Default)]
+struct Index {
+    entries: HashMap<PathBuf, Entry>,
+    bytes: u64,
+    /// Counts uses; a clock would not order two of them within its tick.
+    uses: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    size: u64,
+    last_use: u64,
+}
+
+impl BlobStore {
+    /// Opens the directory, creating it if needed, and removes unfinished downloads of a run that was killed.
+    pub(super) fn open(directory: &Path, capacity: u64) -> io::Result<Self> {
+        let (blobs, unfinished) = (directory.join("blobs"), directory.join("tmp"));
+        fs::create_dir_all(&blobs)?;
+        fs::create_dir_all(&unfinished)?;
+        for file in fs::read_dir(&unfinished)? {
+            fs::remove_file(file?.path())?;
         }
-        Ok(Self {
-            directory,
+        let mut found = scan(&blobs)?;
+        found.sort();
+        let store = Self {
+            blobs,
+            unfinished,
             capacity,
-            entries: Mutex::default(),
-            clock: AtomicU64::default(),
-        })
+            index: Mutex::default(),
+        };
+        for (_, path, size) in found {
+            store.admit(path, size);
+        }
+        Ok(store)
     }
 
-    /// A blob that is there with the size it should have. Its bytes are hashed again by whoever reads them.
-    pub(super) fn find(&self, scope: &Scope, digest: &Digest, size: u64) -> Option<Arc<dyn Content>> {
+    /// The blob, if it is there in full. Whoever reads it hashes it again.
+    pub(super) fn get(&self, scope: &Scope, digest: &Digest, size: u64) -> Option<StoredBlob> {
         let path = self.path(scope, digest);
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        let present = fs::metadata(&path).is_ok_and(|metadata| metadata.is_file() && metadata.len() == size);
-        if !present {
-            entries.remove(&path);
+        let is_whole = fs::metadata(&path).is_ok_and(|found| found.is_file() && found.len() == size);
+        let mut index = self.index();
+        if !is_whole {
+            index.remove(&path);
             return None;
         }
-        entries.get_mut(&path)?.used = self.tick();
-        Some(Arc::new(File { path, size }))
+        index.touch(&path, size);
+        Some(StoredBlob { path, size })
     }
 
-    /// A file to download into. It is deleted when dropped.
-    pub(super) fn partial(&self) -> Result<NamedTempFile, RegistryError> {
-        tempfile::Builder::new()
-            .tempfile_in(self.directory.join(PARTIAL))
-            .map_err(|error| failed(&error))
+    /// A file for a download; removed when dropped.
+    pub(super) fn begin(&self) -> io::Result<NamedTempFile> {
+        NamedTempFile::new_in(&self.unfinished)
     }
 
-    /// Takes a complete, checked file over.
-    pub(super) fn keep(
+    /// Moves a finished download into place. Two of the same blob may race: the bytes are the same.
+    pub(super) fn finish(
         &self,
+        file: NamedTempFile,
         scope: &Scope,
         digest: &Digest,
         size: u64,
-        file: TempPath,
-    ) -> Result<Arc<dyn Content>, RegistryError> {
+    ) -> io::Result<StoredBlob> {
         let path = self.path(scope, digest);
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        file.persist(&path).map_err(|error| failed(&error.error))?;
-        entries.insert(
-            path.clone(),
-            Entry {
-                size,
-                used: self.tick(),
-            },
-        );
-        self.evict(&mut entries, &path);
-        Ok(Arc::new(File { path, size }))
+        if let Some(directory) = path.parent() {
+            fs::create_dir_all(directory)?;
+        }
+        file.persist(&path).map_err(|error| error.error)?;
+        self.admit(path.clone(), size);
+        Ok(StoredBlob { path, size })
     }
 
-    fn evict(&self, entries: &mut HashMap<PathBuf, Entry>, newest: &Path) {
-        let mut total: u64 = entries.values().map(|entry| entry.size).sum();
-        while total > self.capacity {
-            let oldest = entries
-                .iter()
-                .filter(|(path, _)| *path != newest)
-                .min_by_key(|(_, entry)| entry.used);
-            let Some((path, size)) = oldest.map(|(path, entry)| (path.clone(), entry.size)) else {
-                return;
-            };
-            // A file that cannot be removed is forgotten all the same; the next start removes it.
-            let _ = fs::remove_file(&path);
-            entries.remove(&path);
-            total = total.saturating_sub(size);
+    /// Counts a file, and removes others until there is room for it.
+    fn admit(&self, path: PathBuf, size: u64) {
+        let evicted = {
+            let mut index = self.index();
+            index.touch(&path, size);
+            index.evict(self.capacity, &path)
+        };
+        for path in evicted {
+            // What cannot be removed now is found again at the next start.
+            let _ = fs::remove_file(path);
         }
     }
 
     fn path(&self, scope: &Scope, digest: &Digest) -> PathBuf {
-        self.directory
-            .join(BLOBS)
-            .join(format!("{}-{}", scope.hex(), digest.hex()))
+        self.blobs.join(scope.hex()).join(digest.hex())
     }
 
-    fn tick(&self) -> u64 {
-        self.clock.fetch_add(1, Ordering::Relaxed)
+    fn index(&self) -> MutexGuard<'_, Index> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// An error of the disk.
-pub(super) fn failed(error: &io::Error) -> RegistryError {
-    RegistryError::Storage {
-        cause: error.to_string(),
+impl Index {
+    fn touch(&mut self, path: &Path, size: u64) {
+        self.remove(path);
+        self.uses += 1;
+        self.bytes += size;
+        let last_use = self.uses;
+        self.entries.insert(path.to_owned(), Entry { size, last_use });
     }
+
+    fn remove(&mut self, path: &Path) {
+        if let Some(entry) = self.entries.remove(path) {
+            self.bytes -= entry.size;
+        }
+    }
+
+    fn evict(&mut self, capacity: u64, but: &Path) -> Vec<PathBuf> {
+        let mut evicted = Vec::new();
+        while self.bytes > capacity {
+            let others = self.entries.iter().filter(|(path, _)| *path != but);
+            let Some(oldest) = others
+                .min_by_key(|(_, entry)| entry.last_use)
+                .map(|(path, _)| path.clone())
+            else {
+                break;
+            };
+            self.remove(&oldest);
+            evicted.push(oldest);
+        }
+        evicted
+    }
+}
+
+/// Every file below, with the time it was written.
+fn scan(blobs: &Path) -> io::Result<Vec<(SystemTime, PathBuf, u64)>> {
+    let mut found = Vec::new();
+    for scope in fs::read_dir(blobs)? {
+        let scope = scope?;
+        if !scope.file_type()?.is_dir() {
+            continue;
+        }
+        for blob in fs::read_dir(scope.path())? {
+            let (path, metadata) = blob.and_then(|blob| Ok((blob.path(), blob.metadata()?)))?;
+            if metadata.is_file() {
+                found.push((metadata.modified()?, path, metadata.len()));
+            }
+        }
+    }
+    Ok(found)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::io::{Read as _, Write as _};
-
-    fn scope(image: &str) -> Scope {
-        let reference: crate::domain::reference::ImageReference = image.parse().unwrap();
-        crate::domain::access::Access::default().scope(reference.repository())
-    }
-
-    fn put(store: &Store, scope: &Scope, bytes: &[u8]) -> Arc<dyn Content> {
-        let mut file = store.partial().unwrap();
-        file.write_all(bytes).unwrap();
-        store
-            .keep(scope, &Digest::of(bytes), bytes.len() as u64, file.into_temp_path())
-            .unwrap()
-    }
-
-    #[test]
-    fn what_one_scope_fetched_is_not_there_for_another() {
-        let directory = tempfile::tempdir().unwrap();
-        let store = Store::open(directory.path().to_owned(), 1000).unwrap();
-        let (mine, yours) = (scope("ghcr.io/acme/mine"), scope("ghcr.io/acme/yours"));
-        put(&store, &mine, b"private");
-        assert!(store.find(&mine, &Digest::of(b"private"), 7).is_some());
-        assert!(store.find(&yours, &Digest::of(b"private"), 7).is_none());
-    }
-
-    #[test]
-    fn the_least_recently_used_goes_first_and_open_ones_stay_readable() {
-        let directory = tempfile::tempdir().unwrap();
-        let store = Store::open(directory.path().to_owned(), 25).unwrap();
-        let scope = scope("ghcr.io/acme/p");
-        let first = put(&store, &scope, b"0123456789");
-        put(&store, &scope, b"abcdefghij");
-        let mut reading = first.open().unwrap();
-        assert!(store.find(&scope, &Digest::of(b"abcdefghij"), 10).is_some());
-        put(&store, &scope, b"ABCDEFGHIJ");
-        assert!(store.find(&scope, &Digest::of(b"0123456789"), 10).is_none());
-        assert!(store.find(&scope, &Digest::of(b"abcdefghij"), 10).is_some());
-        let mut text = String::new();
-        reading.read_to_string(&mut text).unwrap();
-        assert_eq!(text, "0123456789");
-    }
-
-    #[test]
-    fn a_file_that_was_cut_is_not_served() {
-        let directory = tempfile::tempdir().unwrap();
-        let store = Store::open(directory.path().to_owned(), 1000).unwrap();
-        let scope = scope("ghcr.io/acme/p");
-        put(&store, &scope, b"0123456789");
-        fs::write(store.path(&scope, &Digest::of(b"0123456789")), b"012").unwrap();
-        assert!(store.find(&scope, &Digest::of(b"0123456789"), 10).is_none());
-    }
-
-    #[test]
-    fn what_a_killed_process_left_is_removed() {
-        let directory = tempfile::tempdir().unwrap();
-        fs::create_dir_all(directory.path().join(PARTIAL)).unwrap();
-        fs::write(directory.path().join(PARTIAL).join("left"), b"half").unwrap();
-        Store::open(directory.path().to_owned(), 1000).unwrap();
-        assert_eq!(fs::read_dir(directory.path().join(PARTIAL)).unwrap().count(), 0);
-    }
-}
+mod tests;

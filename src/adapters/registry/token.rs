@@ -1,288 +1,161 @@
-//! Tokens: where credentials are taken, and what is got for them.
-//!
-//! **Security invariant:** a registry chooses the realm, so the realm gets credentials only where it is of the
-//! registry's own site, over TLS wherever the registry uses TLS, and without a redirect.
+//! Tokens: asking a token server for one, and keeping it for its lifetime.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use moka::future::Cache;
 use reqwest::header::HeaderValue;
-use reqwest::{Client, Response, Url};
-use serde::Deserialize;
+use reqwest::{Method, StatusCode};
 
-use super::endpoint::{authority, same_origin};
-use super::failure;
+use super::body;
+use super::endpoint::Endpoint;
+use super::guard::host_of;
+use super::observer::RequestKind;
+use super::realm::Realm;
+use super::wire::{Ask, Wire};
 use crate::domain::access::{Credentials, Scope, Secret};
-use crate::domain::digest::Digest;
 use crate::pipeline::ports::RegistryError;
 
 /// Largest answer of a token server, in bytes.
-const MAX_TOKEN_BYTES: u64 = 64 << 10;
-/// Most headers kept.
-const MAX_HEADERS: usize = 1024;
-/// Lifetime of a token that states none. Source: distribution, "Token Authentication Specification".
+const MAX_TOKEN_REPLY_BYTES: u64 = 64 << 10;
+/// Lifetime of a token that does not say. Source: distribution documentation, "Token authentication".
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(60);
-/// A token is not used in its last seconds, and none is trusted to last for days.
-const SAFETY: Duration = Duration::from_secs(5);
-const MOST_LIFETIME: Duration = Duration::from_hours(1);
+const MAX_LIFETIME: Duration = Duration::from_hours(1);
+/// How long what does not expire is sent without being asked for again.
+pub(super) const FIXED_LIFETIME: Duration = MAX_LIFETIME;
+/// Most grants kept.
+const MAX_GRANTS: u64 = 1024;
 
-/// Who asks: the scope, and which of its credentials.
-pub(super) type Asker = (Scope, Option<Digest>);
-
-/// `Authorization` headers that worked, so that the next request need not ask first.
-#[derive(Debug, Default)]
-pub(super) struct Tokens(Mutex<HashMap<Asker, Header>>);
-
-#[derive(Debug, Clone)]
-pub(super) struct Header {
-    value: Secret,
-    expires: Option<Instant>,
+/// Something that a registry accepted, or will.
+#[derive(Clone)]
+pub(super) struct Grant {
+    header: HeaderValue,
+    good_until: Instant,
 }
 
-impl Header {
-    /// `Basic`, for as long as the registry takes it.
-    pub(super) fn basic(username: &str, password: &Secret) -> Self {
-        let encoded = STANDARD.encode(format!("{username}:{}", password.expose()));
-        Self {
-            value: Secret::new(format!("Basic {encoded}")),
-            expires: None,
-        }
+impl Grant {
+    /// The value of `Authorization`; marked as sensitive, so that nothing prints it.
+    pub(super) fn header(&self) -> &HeaderValue {
+        &self.header
     }
 
-    /// `Bearer`.
-    pub(super) fn bearer(token: &str, lifetime: Option<Duration>) -> Self {
-        let expires = lifetime.map(|lifetime| Instant::now() + lifetime);
-        Self {
-            value: Secret::new(format!("Bearer {token}")),
-            expires,
-        }
+    fn new(scheme: &str, text: &str, lifetime: Duration) -> Option<Self> {
+        let mut header = HeaderValue::from_str(&format!("{scheme} {text}")).ok()?;
+        header.set_sensitive(true);
+        // Asked for a little before it ends, so that it does not end on its way.
+        let good_until = Instant::now() + lifetime.min(MAX_LIFETIME).mul_f64(0.9);
+        Some(Self { header, good_until })
     }
 
-    /// The header's value; none where a token holds what no header may.
-    pub(super) fn value(&self) -> Option<HeaderValue> {
-        let mut value = HeaderValue::from_str(self.value.expose()).ok()?;
-        value.set_sensitive(true);
-        Some(value)
+    /// A user name and a password.
+    pub(super) fn basic(username: &str, password: &Secret) -> Option<Self> {
+        let pair = STANDARD.encode(format!("{username}:{}", password.expose()));
+        Self::new("Basic", &pair, FIXED_LIFETIME)
+    }
+
+    /// A token that is sent as it is.
+    pub(super) fn bearer(token: &Secret, lifetime: Duration) -> Option<Self> {
+        Self::new("Bearer", token.expose(), lifetime)
     }
 }
 
-impl Tokens {
-    pub(super) fn get(&self, asker: &Asker) -> Option<Header> {
-        let headers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        headers
-            .get(asker)
-            .filter(|header| header.expires.is_none_or(|expires| Instant::now() < expires))
-            .cloned()
-    }
+/// Grants by scope: whoever asks with other credentials, or for another repository, has another scope.
+pub(super) struct Grants {
+    kept: Cache<Scope, Grant>,
+}
 
-    pub(super) fn keep(&self, asker: Asker, header: Header) {
-        let mut headers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if headers.len() >= MAX_HEADERS {
-            let now = Instant::now();
-            headers.retain(|_, header| header.expires.is_some_and(|expires| now < expires));
-        }
-        if headers.len() >= MAX_HEADERS {
-            headers.clear();
-        }
-        headers.insert(asker, header);
+impl Default for Grants {
+    fn default() -> Self {
+        let kept = Cache::builder()
+            .max_capacity(MAX_GRANTS)
+            .time_to_live(MAX_LIFETIME)
+            .build();
+        Self { kept }
     }
 }
 
-/// A token server that may be asked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Realm {
-    /// Its URL.
-    pub(super) url: Url,
-    /// Whether it may see credentials.
-    pub(super) trusted: bool,
-}
-
-/// Checks a realm that `registry` named. None where it must not be asked at all.
-pub(super) fn realm(text: &str, registry: &Url) -> Option<Realm> {
-    let url: Url = text.parse().ok()?;
-    let own = same_origin(&url, registry);
-    let scheme_fits = url.scheme() == "https" || (url.scheme() == "http" && registry.scheme() == "http");
-    let is_name = matches!(url.host(), Some(url::Host::Domain(_)));
-    if !scheme_fits || !url.username().is_empty() || url.password().is_some() || !(own || is_name) {
-        return None;
+impl Grants {
+    pub(super) async fn get(&self, scope: &Scope) -> Option<Grant> {
+        let grant = self.kept.get(scope).await?;
+        (grant.good_until > Instant::now()).then_some(grant)
     }
-    let trusted = own || same_site(url.host_str()?, registry.host_str()?);
-    Some(Realm { url, trusted })
-}
 
-/// Whether two hosts belong together: `auth.docker.io` and `registry-1.docker.io`, `gitlab.com` and
-/// `registry.gitlab.com`. One must lie below the other, or both below a common parent of at least two labels that is no
-/// public suffix of the usual kind (`co.uk`, `github.io`); where we cannot tell, they do not belong together.
-fn same_site(one: &str, other: &str) -> bool {
-    let (one, other) = (one.trim_end_matches('.'), other.trim_end_matches('.'));
-    let below = |child: &str, parent: &str| {
-        child == parent || child.strip_suffix(parent).is_some_and(|rest| rest.ends_with('.'))
-    };
-    let registrable = |host: &str| host.contains('.') && !is_shared_suffix(host);
-    if (below(one, other) && registrable(other)) || (below(other, one) && registrable(one)) {
-        return true;
+    pub(super) async fn keep(&self, scope: Scope, grant: Grant) {
+        self.kept.insert(scope, grant).await;
     }
-    let parent = |host: &str| host.split_once('.').map(|(_, parent)| parent.to_owned());
-    match (parent(one), parent(other)) {
-        (Some(a), Some(b)) => a == b && registrable(&a),
-        _ => one == other,
+
+    pub(super) async fn forget(&self, scope: &Scope) {
+        self.kept.invalidate(scope).await;
     }
 }
 
-/// Suffixes below which strangers live side by side: two-letter country codes with a short second level, and hosts where
-/// anyone can have a name.
-fn is_shared_suffix(host: &str) -> bool {
-    const SHARED: [&str; 14] = [
-        "amazonaws.com",
-        "azurecr.io",
-        "azurewebsites.net",
-        "cloudapp.net",
-        "cloudfront.net",
-        "fly.dev",
-        "github.io",
-        "gitlab.io",
-        "herokuapp.com",
-        "ngrok.io",
-        "pages.dev",
-        "run.app",
-        "vercel.app",
-        "workers.dev",
-    ];
-    let labels: Vec<&str> = host.split('.').collect();
-    let country = matches!(labels.as_slice(), [second, top] if top.len() == 2 && second.len() <= 3);
-    country
-        || SHARED
-            .iter()
-            .any(|shared| host == *shared || host.ends_with(&format!(".{shared}")))
-}
-
-#[derive(Deserialize)]
-struct TokenReply {
+/// Not `Debug`, because it holds a token.
+#[derive(serde::Deserialize)]
+struct Reply {
     token: Option<String>,
     access_token: Option<String>,
     expires_in: Option<u64>,
 }
 
-/// Asks a token server for the right to pull from `path`, never for more, whatever scope the registry names.
-pub(super) async fn fetch(
-    client: &Client,
+/// Asks a token server for a token to pull from the endpoint's repository. None where it does not accept the
+/// credentials, or gives none to those without.
+pub(super) async fn request(
+    wire: &Wire,
+    endpoint: &Endpoint,
     realm: &Realm,
     service: Option<&str>,
-    path: &str,
     credentials: Option<&Credentials>,
-) -> Result<Response, RegistryError> {
-    let scope = format!("repository:{path}:pull");
-    let credentials = credentials.filter(|_| realm.trusted);
-    let request = if let Some(Credentials::IdentityToken(token)) = credentials {
-        let mut form = url::form_urlencoded::Serializer::new(String::new());
-        form.append_pair("grant_type", "refresh_token")
-            .append_pair("refresh_token", token.expose());
-        form.append_pair("client_id", "policy-operator")
-            .append_pair("scope", &scope);
-        form.extend_pairs(service.map(|service| ("service", service)));
-        let form_type = "application/x-www-form-urlencoded";
-        client
-            .post(realm.url.clone())
-            .header(reqwest::header::CONTENT_TYPE, form_type)
-            .body(form.finish())
-    } else {
-        let mut url = realm.url.clone();
-        url.query_pairs_mut()
-            .extend_pairs(service.map(|service| ("service", service)))
-            .append_pair("scope", &scope);
-        match credentials {
-            Some(Credentials::Basic { username, password }) => {
-                client.get(url).basic_auth(username, Some(password.expose()))
-            }
-            _ => client.get(url),
-        }
+) -> Result<Option<Grant>, RegistryError> {
+    let ask = ask(endpoint, realm, service, credentials);
+    let authorization = match credentials {
+        Some(Credentials::Basic { username, password }) => Grant::basic(username, password),
+        _ => None,
     };
-    request
-        .send()
-        .await
-        .map_err(|error| failure::transport(&realm.url, error))
+    let response = wire.send(&ask, authorization.as_ref().map(Grant::header)).await?;
+    match response.status() {
+        StatusCode::OK => {}
+        StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Ok(None),
+        StatusCode::NOT_FOUND => return Err(ask.protocol("status 404")),
+        status => return Err(ask.unexpected(status)),
+    }
+    let bytes = body::read(&ask, response, MAX_TOKEN_REPLY_BYTES).await?;
+    // The error of the parser would quote the body.
+    let reply: Reply = serde_json::from_slice(&bytes).map_err(|_| ask.protocol("the token is not in JSON"))?;
+    let lifetime = reply.expires_in.map_or(DEFAULT_LIFETIME, Duration::from_secs);
+    let token = reply.token.or(reply.access_token);
+    let token = token.filter(|token| !token.is_empty()).map(Secret::new);
+    let grant = token.and_then(|token| Grant::bearer(&token, lifetime));
+    grant.map(Some).ok_or_else(|| ask.protocol("an answer without a token"))
 }
 
-/// The header that a token server's answer stands for.
-pub(super) async fn read(response: Response) -> Result<Header, RegistryError> {
-    let url = response.url().clone();
-    let bytes = failure::body(response, "token", MAX_TOKEN_BYTES).await?;
-    let broken = || RegistryError::Protocol {
-        host: authority(&url),
-        what: "token".to_owned(),
-        cause: "the token server's answer holds no token".to_owned(),
+fn ask(endpoint: &Endpoint, realm: &Realm, service: Option<&str>, credentials: Option<&Credentials>) -> Ask {
+    let scope = endpoint.token_scope();
+    let mut parameters = vec![("scope", scope.as_str())];
+    parameters.extend(service.map(|service| ("service", service)));
+    let mut ask = Ask {
+        kind: RequestKind::Token,
+        host: host_of(&realm.url),
+        what: format!("a token for {scope}"),
+        method: Method::GET,
+        url: realm.url.clone(),
+        accept: "application/json",
+        from: 0,
+        form: None,
+        follows: false,
     };
-    let reply: TokenReply = serde_json::from_slice(&bytes).map_err(|_| broken())?;
-    let token = reply
-        .token
-        .or(reply.access_token)
-        .filter(|token| !token.is_empty())
-        .ok_or_else(broken)?;
-    let lifetime = reply
-        .expires_in
-        .map_or(DEFAULT_LIFETIME, Duration::from_secs)
-        .min(MOST_LIFETIME);
-    let header = Header::bearer(&token, Some(lifetime.saturating_sub(SAFETY)));
-    if header.value().is_some() {
-        Ok(header)
+    if let Some(Credentials::IdentityToken(token)) = credentials {
+        // Source: distribution documentation, "OAuth2 token authentication".
+        parameters.push(("grant_type", "refresh_token"));
+        parameters.push(("client_id", "policy-operator"));
+        parameters.push(("refresh_token", token.expose()));
+        ask.method = Method::POST;
+        let mut form = realm.url.clone();
+        form.set_query(None);
+        form.query_pairs_mut().extend_pairs(parameters);
+        ask.form = form.query().map(str::to_owned);
     } else {
-        Err(broken())
+        ask.url.query_pairs_mut().extend_pairs(parameters);
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use rstest::rstest;
-
-    #[rstest]
-    #[case::docker_hub("https://auth.docker.io/token", "https://registry-1.docker.io/v2/", Some(true))]
-    #[case::same_host("https://ghcr.io/token", "https://ghcr.io/v2/", Some(true))]
-    #[case::parent("https://gitlab.com/jwt/auth", "https://registry.gitlab.com/v2/", Some(true))]
-    #[case::plain_own("http://127.0.0.1:5000/token", "http://127.0.0.1:5000/v2/", Some(true))]
-    #[case::plain_name("http://auth.acme.example/token", "http://registry.acme.example/v2/", Some(true))]
-    #[case::stranger("https://evil.example/token", "https://registry.acme.example/v2/", Some(false))]
-    #[case::look_alike("https://evildocker.io/token", "https://registry-1.docker.io/v2/", Some(false))]
-    #[case::country("https://evil.co.uk/token", "https://acme.co.uk/v2/", Some(false))]
-    #[case::hosted("https://evil.azurecr.io/token", "https://acme.azurecr.io/v2/", Some(false))]
-    #[case::buckets("https://evil.s3.amazonaws.com/t", "https://acme.s3.amazonaws.com/v2/", Some(false))]
-    #[case::top_level("https://io/token", "https://ghcr.io/v2/", Some(false))]
-    #[case::downgrade("http://ghcr.io/token", "https://ghcr.io/v2/", None)]
-    #[case::metadata("https://169.254.169.254/token", "https://ghcr.io/v2/", None)]
-    #[case::loopback("https://[::1]/token", "https://ghcr.io/v2/", None)]
-    #[case::other_port("http://127.0.0.1:6000/token", "http://127.0.0.1:5000/v2/", None)]
-    #[case::userinfo("https://user:pass@ghcr.io/token", "https://ghcr.io/v2/", None)]
-    #[case::file("file:///etc/passwd", "https://ghcr.io/v2/", None)]
-    #[case::relative("/token", "https://ghcr.io/v2/", None)]
-    fn a_realm_gets_credentials_only_on_the_registrys_site(
-        #[case] text: &str,
-        #[case] registry: &str,
-        #[case] trusted: Option<bool>,
-    ) {
-        assert_eq!(
-            realm(text, &registry.parse().unwrap()).map(|realm| realm.trusted),
-            trusted
-        );
-    }
-
-    #[test]
-    fn kept_headers_are_bounded_and_expire() {
-        let tokens = Tokens::default();
-        let asker = |number: usize| {
-            let repository = format!("ghcr.io/acme/p{number}").parse::<crate::domain::reference::ImageReference>();
-            (
-                crate::domain::access::Access::default().scope(repository.unwrap().repository()),
-                None,
-            )
-        };
-        for number in 0..MAX_HEADERS + 10 {
-            tokens.keep(asker(number), Header::bearer("t", None));
-        }
-        assert!(tokens.0.lock().unwrap().len() <= MAX_HEADERS);
-        tokens.keep(asker(0), Header::bearer("t", Some(Duration::ZERO)));
-        assert!(tokens.get(&asker(0)).is_none());
-    }
+    ask
 }

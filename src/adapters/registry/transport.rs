@@ -1,84 +1,115 @@
-//! Connections: one pool for each set of TLS settings.
+//! HTTP clients, one per set of TLS settings.
+//!
+//! Connections carry what TLS proved, so they are shared only between accesses with the same settings. Each client loads
+//! the system's certificate authorities, a few hundred kilobytes: hence the bound.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::time::Duration;
 
-use reqwest::redirect::Policy;
-use reqwest::{Certificate, Client, Identity};
+use moka::future::Cache;
+use reqwest::{Certificate, Client, ClientBuilder, Identity, redirect};
 
-use super::Timeouts;
+use super::failure::plain;
 use super::guard::{GuardedResolver, NetworkPolicy};
-use crate::domain::access::Access;
+use super::options::Timeouts;
+use crate::domain::access::{Access, ClientCertificate};
 use crate::domain::digest::Digest;
 use crate::pipeline::ports::RegistryError;
 
-/// Most sets of TLS settings that are kept. Each keeps a copy of the system's authorities.
-const MAX_CLIENTS: usize = 64;
+/// Most clients kept.
+const MAX_CLIENTS: u64 = 64;
+/// A client that nobody used for so long is dropped. It is also dropped at this age times six, so that authorities added
+/// to the system are noticed.
+const IDLE: Duration = Duration::from_mins(10);
+const MAX_AGE: Duration = Duration::from_hours(1);
 
-/// All pools.
-#[derive(Debug)]
+/// The clients in use.
 pub(super) struct Transports {
+    clients: Cache<Digest, Client>,
     network: Arc<NetworkPolicy>,
     timeouts: Timeouts,
-    clients: Mutex<HashMap<Digest, Client>>,
 }
 
 impl Transports {
     pub(super) fn new(network: Arc<NetworkPolicy>, timeouts: Timeouts) -> Self {
+        let clients = Cache::builder()
+            .max_capacity(MAX_CLIENTS)
+            .time_to_idle(IDLE)
+            .time_to_live(MAX_AGE)
+            .build();
         Self {
+            clients,
             network,
             timeouts,
-            clients: Mutex::default(),
         }
     }
 
-    /// The pool for the TLS settings of `access`. Credentials are no part of it: they travel with each request.
-    pub(super) fn client(&self, access: &Access) -> Result<Client, RegistryError> {
-        let key = access.transport();
-        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(client) = clients.get(&key) {
-            return Ok(client.clone());
-        }
-        let client = self.build(access)?;
-        if clients.len() >= MAX_CLIENTS {
-            clients.clear();
-        }
-        clients.insert(key, client.clone());
-        Ok(client)
+    /// The client for `access`.
+    pub(super) async fn client(&self, access: &Access) -> Result<Client, RegistryError> {
+        let made = self
+            .clients
+            .try_get_with(access.transport(), async { self.make(access) });
+        made.await.map_err(|error| RegistryError::clone(&error))
     }
 
-    fn build(&self, access: &Access) -> Result<Client, RegistryError> {
-        let wrong = |cause: &str| RegistryError::TlsSettings {
-            cause: cause.to_owned(),
+    fn make(&self, access: &Access) -> Result<Client, RegistryError> {
+        let authorities = match &access.authorities_pem {
+            Some(pem) => authorities(pem)?,
+            None => Vec::new(),
         };
-        let mut builder = Client::builder()
-            .user_agent(concat!("policy-operator/", env!("CARGO_PKG_VERSION")))
-            .no_proxy()
-            // Redirects are followed by hand: see `exchange`.
-            .redirect(Policy::none())
-            .dns_resolver(GuardedResolver(Arc::clone(&self.network)))
-            .connect_timeout(self.timeouts.connect)
-            .read_timeout(self.timeouts.idle);
-        if access.insecure {
-            // Plain HTTP needs no authorities, and must work where the system has none.
-            builder = builder.tls_certs_only(std::iter::empty());
-        }
-        if let Some(pem) = &access.authorities_pem {
-            let authorities = Certificate::from_pem_bundle(pem.as_bytes()).unwrap_or_default();
-            if authorities.is_empty() {
-                return Err(wrong("'spec.tls.caRef' holds no PEM certificate"));
+        let identity = access.client_certificate.as_ref().map(identity).transpose()?;
+        let builder = || {
+            let builder = self.builder().https_only(!access.insecure);
+            match identity.clone() {
+                Some(identity) => builder.identity(identity),
+                None => builder,
             }
-            builder = builder.tls_certs_merge(authorities);
-        }
-        if let Some(certificate) = &access.client_certificate {
-            let pem = format!("{}\n{}", certificate.chain_pem, certificate.key_pem.expose());
-            let identity = Identity::from_pem(pem.as_bytes())
-                .map_err(|_| wrong("'spec.tls.certSecretRef' holds no PEM certificate with its private key"))?;
-            builder = builder.identity(identity);
-        }
-        // The cause may quote the PEM text, so it is not repeated.
-        builder
-            .build()
-            .map_err(|_| wrong("the certificates or the key are not usable, or the system has no authorities"))
+        };
+        let made = builder().tls_certs_merge(authorities.clone()).build();
+        let made = match made {
+            // A machine without certificate authorities can still speak plain HTTP.
+            Err(_) if access.insecure => builder().tls_certs_only(authorities).build(),
+            made => made,
+        };
+        made.map_err(|error| settings(&innermost(&error)))
     }
+
+    fn builder(&self) -> ClientBuilder {
+        Client::builder()
+            .user_agent(concat!("policy-operator/", env!("CARGO_PKG_VERSION")))
+            .redirect(redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .referer(false)
+            // Behind a proxy the guard would see the proxy's address only.
+            .no_proxy()
+            .dns_resolver(GuardedResolver::new(Arc::clone(&self.network)))
+            .connect_timeout(self.timeouts.connect)
+            .read_timeout(self.timeouts.idle)
+            .pool_idle_timeout(Duration::from_secs(30))
+            .pool_max_idle_per_host(8)
+    }
+}
+
+fn authorities(pem: &str) -> Result<Vec<Certificate>, RegistryError> {
+    let found = Certificate::from_pem_bundle(pem.as_bytes()).unwrap_or_default();
+    if found.is_empty() {
+        return Err(settings("the certificate authorities are not certificates in PEM"));
+    }
+    Ok(found)
+}
+
+fn identity(certificate: &ClientCertificate) -> Result<Identity, RegistryError> {
+    let pem = [certificate.chain_pem.as_str(), certificate.key_pem.expose()].join("\n");
+    Identity::from_pem(pem.as_bytes())
+        .map_err(|_| settings("the client certificate is not a certificate chain and its private key, both PEM"))
+}
+
+fn settings(cause: &str) -> RegistryError {
+    RegistryError::TlsSettings { cause: plain(cause) }
+}
+
+fn innermost(error: &dyn std::error::Error) -> String {
+    error
+        .source()
+        .map_or_else(|| error.to_string(), |source| innermost(source))
 }

@@ -1,0 +1,74 @@
+//! Which registries an operator may use.
+
+use std::str::FromStr;
+
+use globset::{GlobBuilder, GlobMatcher};
+
+/// Longest pattern, in bytes.
+const MAX_PATTERN_BYTES: usize = 300;
+
+/// A registry host, with globs: `ghcr.io`, `*.acme.example`, `localhost:*`.
+///
+/// It is compared with the host as the image names it, in lower case and with its port if one is written; Docker Hub is
+/// `docker.io`. `*` stands for any characters, dots too.
+#[derive(Debug, Clone)]
+pub(super) struct RegistryPattern {
+    matcher: GlobMatcher,
+}
+
+/// Why a text is not a [`RegistryPattern`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is not a registry host such as 'ghcr.io' or '*.acme.example:5000'")]
+pub struct PatternError(String);
+
+impl RegistryPattern {
+    /// Whether the host is one of those meant.
+    pub(super) fn matches(&self, host: &str) -> bool {
+        self.matcher.is_match(host)
+    }
+}
+
+impl FromStr for RegistryPattern {
+    type Err = PatternError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let malformed = || PatternError(text.chars().take(80).collect());
+        let is_host = !text.is_empty() && text.len() <= MAX_PATTERN_BYTES && !text.contains(['/', '@', ' ']);
+        let glob = GlobBuilder::new(text).case_insensitive(true).build();
+        Ok(Self {
+            matcher: glob.ok().filter(|_| is_host).ok_or_else(malformed)?.compile_matcher(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case::same("ghcr.io", "ghcr.io", true)]
+    #[case::case("GHCR.io", "ghcr.io", true)]
+    #[case::suffix("ghcr.io", "evil-ghcr.io", false)]
+    #[case::prefix("ghcr.io", "ghcr.io.evil.example", false)]
+    #[case::dot_is_a_dot("ghcr.io", "ghcrxio", false)]
+    #[case::label("*.acme.example", "registry.acme.example", true)]
+    #[case::labels("*.acme.example", "a.b.acme.example", true)]
+    #[case::bare_domain("*.acme.example", "acme.example", false)]
+    #[case::port_not_written("registry.acme.example", "registry.acme.example:5000", false)]
+    #[case::any_port("localhost:*", "localhost:5000", true)]
+    #[case::no_port("localhost:*", "localhost", false)]
+    #[case::everything("*", "ghcr.io", true)]
+    fn compares_with_the_host_as_written(#[case] pattern: &str, #[case] host: &str, #[case] expected: bool) {
+        assert_eq!(pattern.parse::<RegistryPattern>().unwrap().matches(host), expected);
+    }
+
+    #[rstest]
+    #[case::empty("")]
+    #[case::url("https://ghcr.io")]
+    #[case::path("ghcr.io/acme")]
+    #[case::open_class("ghcr[")]
+    fn refuses_what_cannot_match_a_host(#[case] text: &str) {
+        assert!(text.parse::<RegistryPattern>().is_err());
+    }
+}

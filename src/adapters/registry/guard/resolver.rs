@@ -1,0 +1,39 @@
+//! Name resolution that leaves out addresses the client must not reach.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+
+use super::NetworkPolicy;
+
+/// All addresses of a name are refused. Nothing in it tells which they are.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("no address that may be reached")]
+pub(crate) struct RefusedAddress;
+
+/// The system's resolver behind a [`NetworkPolicy`].
+#[derive(Debug, Clone)]
+pub(crate) struct GuardedResolver {
+    policy: Arc<NetworkPolicy>,
+}
+
+impl GuardedResolver {
+    pub(crate) fn new(policy: Arc<NetworkPolicy>) -> Self {
+        Self { policy }
+    }
+}
+
+impl Resolve for GuardedResolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let policy = Arc::clone(&self.policy);
+        Box::pin(async move {
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
+            let permitted: Vec<SocketAddr> = found.filter(|found| policy.permits(found.ip())).collect();
+            if permitted.is_empty() {
+                return Err(RefusedAddress.into());
+            }
+            Ok(Box::new(permitted.into_iter()) as Addrs)
+        })
+    }
+}

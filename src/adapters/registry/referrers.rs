@@ -1,0 +1,125 @@
+//! What refers to a manifest: signatures and attestations.
+//!
+//! Source: OCI distribution specification, "Listing Referrers". Only 404 says that a registry has no referrers API. Any
+//! other failure must not look like an empty list: a registry that hides a signature would pass for one that has none.
+//! One exception: GHCR answers 303 to a page on another host, which is no answer of the API either.
+
+use std::collections::BTreeMap;
+
+use reqwest::StatusCode;
+
+use super::observer::RequestKind;
+use super::paging::Pages;
+use super::session::{Answer, Session};
+use super::{manifests, redirect};
+use crate::domain::artifact::{Descriptor, MAX_MANIFEST_BYTES};
+use crate::domain::digest::Digest;
+use crate::domain::reference::Tag;
+use crate::pipeline::ports::{ManifestName, RegistryError};
+
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+/// Most referrers of one manifest.
+const MAX_REFERRERS: usize = 50;
+/// Most pages they may be spread over.
+const MAX_PAGES: usize = 10;
+
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Index {
+    schema_version: u8,
+    media_type: Option<String>,
+    /// `null` where Go writes an empty list.
+    manifests: Option<Vec<Entry>>,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Entry {
+    media_type: String,
+    digest: Digest,
+    size: u64,
+    artifact_type: Option<String>,
+    annotations: Option<BTreeMap<String, String>>,
+}
+
+/// The referrers, by the API or by the fallback tag.
+pub(super) async fn list(session: &Session<'_>, digest: &Digest) -> Result<Vec<Descriptor>, RegistryError> {
+    let mut ask = session.ask(
+        RequestKind::Referrers,
+        session.endpoint.referrers(digest),
+        &format!("@{digest}"),
+    );
+    ask.accept = INDEX;
+    let mut pages = Pages::new(ask.url.clone(), MAX_PAGES);
+    let mut found = Vec::new();
+    loop {
+        let answer = session.fetch(&ask, MAX_MANIFEST_BYTES).await?;
+        if is_without_api(session, &answer) && found.is_empty() {
+            return by_tag(session, digest).await;
+        }
+        if answer.status != StatusCode::OK {
+            return Err(ask.unexpected(answer.status));
+        }
+        let media_type = manifests::media_type(&answer.headers);
+        found.extend(parse(&media_type, &answer.body).map_err(|cause| ask.protocol(cause))?);
+        if found.len() > MAX_REFERRERS {
+            return Err(ask.protocol(TOO_MANY));
+        }
+        match pages.next(&answer.headers).map_err(|cause| ask.protocol(cause))? {
+            Some(next) => ask.url = next,
+            None => return Ok(found),
+        }
+    }
+}
+
+const TOO_MANY: &str = "there are more than 50 referrers";
+
+fn is_without_api(session: &Session<'_>, answer: &Answer) -> bool {
+    let root = session.endpoint.root();
+    match answer.status {
+        StatusCode::NOT_FOUND => true,
+        StatusCode::SEE_OTHER => {
+            redirect::target(root, &answer.headers).is_ok_and(|target| target.host_str() != root.host_str())
+        }
+        _ => false,
+    }
+}
+
+async fn by_tag(session: &Session<'_>, digest: &Digest) -> Result<Vec<Descriptor>, RegistryError> {
+    let tag = Tag::referrers_fallback(digest);
+    let manifest = match manifests::get(session, &ManifestName::Tag(tag.clone())).await {
+        Err(RegistryError::NotFound { .. }) => return Ok(Vec::new()),
+        manifest => manifest?,
+    };
+    let broken = |cause: &str| RegistryError::Protocol {
+        host: session.endpoint.host().to_owned(),
+        what: format!("{}:{tag}", session.endpoint.path()),
+        cause: cause.to_owned(),
+    };
+    let found = parse(&manifest.media_type, &manifest.bytes).map_err(broken)?;
+    if found.len() > MAX_REFERRERS {
+        return Err(broken(TOO_MANY));
+    }
+    Ok(found)
+}
+
+fn parse(media_type: &str, body: &[u8]) -> Result<Vec<Descriptor>, &'static str> {
+    let index: Index = serde_json::from_slice(body).map_err(|_| "the list of referrers cannot be read")?;
+    let is_index = media_type == INDEX && index.media_type.as_deref().is_none_or(|own| own == INDEX);
+    if !is_index || index.schema_version != 2 {
+        return Err("the list of referrers is no image index");
+    }
+    let descriptor = |entry: Entry| Descriptor {
+        media_type: entry.media_type,
+        digest: entry.digest,
+        size: entry.size,
+        artifact_type: entry.artifact_type,
+        annotations: entry.annotations.unwrap_or_default(),
+    };
+    Ok(index
+        .manifests
+        .unwrap_or_default()
+        .into_iter()
+        .map(descriptor)
+        .collect())
+}

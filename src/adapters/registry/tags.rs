@@ -1,0 +1,47 @@
+//! All tags of a repository.
+
+use std::collections::BTreeSet;
+
+use reqwest::StatusCode;
+
+use super::observer::RequestKind;
+use super::paging::Pages;
+use super::session::Session;
+use crate::domain::reference::Tag;
+use crate::pipeline::ports::RegistryError;
+
+/// Most tags of one repository.
+const MAX_TAGS: usize = 10_000;
+/// Most pages they may be spread over.
+const MAX_PAGES: usize = 100;
+/// Largest page, in bytes.
+const MAX_PAGE_BYTES: u64 = 1 << 20;
+
+#[derive(serde::Deserialize)]
+struct Page {
+    /// `null` where there are none.
+    tags: Option<Vec<String>>,
+}
+
+/// All tags, in order. Texts that break the grammar of tags are left out: nothing could be pulled by them.
+pub(super) async fn list(session: &Session<'_>) -> Result<Vec<Tag>, RegistryError> {
+    let mut ask = session.ask(RequestKind::Tags, session.endpoint.tags(), " (its tags)");
+    let mut pages = Pages::new(ask.url.clone(), MAX_PAGES);
+    let mut tags = BTreeSet::new();
+    loop {
+        let answer = session.fetch(&ask, MAX_PAGE_BYTES).await?;
+        if answer.status != StatusCode::OK {
+            return Err(ask.unexpected(answer.status));
+        }
+        let page: Page =
+            serde_json::from_slice(&answer.body).map_err(|_| ask.protocol("the list of tags cannot be read"))?;
+        tags.extend(page.tags.unwrap_or_default().iter().filter_map(|tag| tag.parse().ok()));
+        if tags.len() > MAX_TAGS {
+            return Err(ask.protocol(format!("there are more than {MAX_TAGS} tags")));
+        }
+        match pages.next(&answer.headers).map_err(|cause| ask.protocol(cause))? {
+            Some(next) => ask.url = next,
+            None => return Ok(tags.into_iter().collect()),
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Sends requests: guarded, watched, redirected by hand, tried again. Knows nothing of tokens.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderValue, RANGE};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
+use tracing::debug;
+
+use super::guard::{NetworkPolicy, host_of};
+use super::observer::{RequestKind, RequestObserver};
+use super::{failure, redirect, retry};
+use crate::pipeline::ports::RegistryError;
+
+/// One request, as often as it has to be sent.
+#[derive(Debug, Clone)]
+pub(super) struct Ask {
+    /// What it is for.
+    pub(super) kind: RequestKind,
+    /// The host that messages name.
+    pub(super) host: String,
+    /// What is asked for, as messages name it.
+    pub(super) what: String,
+    pub(super) method: Method,
+    pub(super) url: Url,
+    pub(super) accept: &'static str,
+    /// Ask for the bytes from this one on.
+    pub(super) from: u64,
+    /// A form to post.
+    pub(super) form: Option<String>,
+    /// Whether redirects are followed.
+    pub(super) follows: bool,
+}
+
+impl Ask {
+    pub(super) fn protocol(&self, cause: impl Into<String>) -> RegistryError {
+        RegistryError::Protocol {
+            host: self.host.clone(),
+            what: self.what.clone(),
+            cause: cause.into(),
+        }
+    }
+
+    pub(super) fn too_large(&self, limit: u64) -> RegistryError {
+        RegistryError::TooLarge {
+            host: self.host.clone(),
+            what: self.what.clone(),
+            limit,
+        }
+    }
+
+    /// The error for a status that is no answer to this question.
+    pub(super) fn unexpected(&self, status: StatusCode) -> RegistryError {
+        match status {
+            StatusCode::NOT_FOUND => RegistryError::NotFound {
+                host: self.host.clone(),
+                what: self.what.clone(),
+            },
+            status if status.is_server_error() => self.unavailable(status),
+            status if status.is_redirection() => self.protocol("a redirect, which is not followed here"),
+            status => self.protocol(format!("status {}", status.as_u16())),
+        }
+    }
+
+    fn unavailable(&self, status: StatusCode) -> RegistryError {
+        RegistryError::Unavailable {
+            host: self.host.clone(),
+            what: self.what.clone(),
+            status: status.as_u16(),
+        }
+    }
+}
+
+/// The way to the network for one access.
+#[derive(Clone)]
+pub(super) struct Wire {
+    pub(super) http: Client,
+    pub(super) network: Arc<NetworkPolicy>,
+    pub(super) observer: Arc<dyn RequestObserver>,
+}
+
+impl Wire {
+    /// Sends until an answer comes that trying again would not better. Answers 429 and 5xx become errors.
+    pub(super) async fn send(&self, ask: &Ask, authorization: Option<&HeaderValue>) -> Result<Response, RegistryError> {
+        let mut attempt = 1;
+        loop {
+            let (error, pause) = match self.follow(ask, authorization).await {
+                Ok(response) => match self.postponed(ask, &response, attempt) {
+                    None => return Ok(response),
+                    Some(postponed) => postponed,
+                },
+                Err(error @ RegistryError::Unreachable { .. }) => (error, Some(retry::pause(attempt))),
+                Err(error) => return Err(error),
+            };
+            match pause {
+                Some(pause) if attempt < retry::ATTEMPTS => tokio::time::sleep(pause).await,
+                _ => return Err(error),
+            }
+            attempt += 1;
+        }
+    }
+
+    /// For an answer that says "later": the error it becomes in the end, and the pause before it is worth asking again
+    /// from here.
+    fn postponed(&self, ask: &Ask, response: &Response, attempt: u32) -> Option<(RegistryError, Option<Duration>)> {
+        let status = response.status();
+        let wait = retry::after(response.headers(), Timestamp::now());
+        let limited = |wait| RegistryError::RateLimited {
+            host: ask.host.clone(),
+            wait,
+        };
+        let pause = Some(retry::pause(attempt));
+        match (status.as_u16(), wait) {
+            (429 | 503, Some(wait)) => Some((limited(wait), (wait <= retry::LONGEST_PAUSE).then_some(wait))),
+            (429, None) => Some((limited(retry::DEFAULT_WAIT), pause)),
+            (500 | 502 | 503 | 504, _) => Some((ask.unavailable(status), pause)),
+            _ => None,
+        }
+    }
+
+    /// Follows redirects by hand, because the library's own would neither guard nor refuse.
+    async fn follow(&self, ask: &Ask, authorization: Option<&HeaderValue>) -> Result<Response, RegistryError> {
+        let mut url = ask.url.clone();
+        let mut authorization = authorization;
+        for _ in 0..=redirect::MAX_REDIRECTS {
+            let response = self.once(ask, &url, authorization).await?;
+            if !(ask.follows && is_redirect(response.status())) {
+                return Ok(response);
+            }
+            let next = redirect::target(&url, response.headers()).map_err(|cause| ask.protocol(cause))?;
+            // Once dropped it stays dropped, even where a later redirect leads back.
+            authorization = authorization.filter(|_| redirect::same_origin(&url, &next));
+            url = next;
+        }
+        Err(ask.protocol(format!("more than {} redirects", redirect::MAX_REDIRECTS)))
+    }
+
+    async fn once(&self, ask: &Ask, url: &Url, authorization: Option<&HeaderValue>) -> Result<Response, RegistryError> {
+        let host = host_of(url);
+        let started = Instant::now();
+        let sent = match self.network.check_url(url).await {
+            Ok(()) => self.request(ask, url, authorization).send().await,
+            Err(refused) => return Err(refused),
+        };
+        let status = sent.as_ref().ok().map(|response| response.status().as_u16());
+        self.observer.request(ask.kind, status);
+        debug!(request = ?ask.kind, host, status, elapsed = ?started.elapsed(), "asked a registry");
+        sent.map_err(|error| failure::transport(&host, &error))
+    }
+
+    fn request(&self, ask: &Ask, url: &Url, authorization: Option<&HeaderValue>) -> RequestBuilder {
+        let mut request = self.http.request(ask.method.clone(), url.clone());
+        request = request.header(ACCEPT, ask.accept);
+        if let Some(authorization) = authorization {
+            request = request.header(reqwest::header::AUTHORIZATION, authorization);
+        }
+        if ask.from > 0 {
+            request = request.header(RANGE, format!("bytes={}-", ask.from));
+        }
+        match &ask.form {
+            Some(form) => request
+                .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+                .body(form.clone()),
+            None => request,
+        }
+    }
+}
+
+fn is_redirect(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
+}
