@@ -143,6 +143,7 @@ where
 }
 
 /// A change of the spec or of the annotation that asks for a run. Our own status patches change neither.
+#[expect(clippy::unnecessary_wraps, reason = "the signature of a predicate")]
 fn worth_a_run(object: &PolicyImage) -> Option<u64> {
     let mut hasher = DefaultHasher::new();
     (

@@ -82,9 +82,9 @@ impl RequestObserver for Counted {
 
     fn blob_cache(&self, hit: bool) {
         if hit {
-            self.0.cache_hit(Cache::Bundle)
+            self.0.cache_hit(Cache::Bundle);
         } else {
-            self.0.cache_miss(Cache::Bundle)
+            self.0.cache_miss(Cache::Bundle);
         }
     }
 

@@ -57,7 +57,7 @@ impl Recollection {
 }
 
 /// A ConfigMap as we left it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivered {
     /// Its name.
     pub name: String,
