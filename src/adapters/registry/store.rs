@@ -34,6 +34,11 @@ impl Content for StoredBlob {
     fn open(&self) -> io::Result<Box<dyn io::Read + Send>> {
         Ok(Box::new(File::open(&self.path)?))
     }
+
+    fn discard(&self) {
+        // The index drops it when it is asked for next, because the file is gone.
+        let _ = fs::remove_file(&self.path);
+    }
 }
 
 /// The directory.
