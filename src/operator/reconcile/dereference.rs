@@ -9,11 +9,15 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, ServiceAccount};
 
+use crate::operator::api::grammar::is_object_name;
 use crate::operator::api::spec::{AuthorityCertificates, KeyReference, KeySource, PolicyImageSpec};
 use crate::pipeline::failure::{Classify, Disposition, Reason};
 
 /// Most bytes that are read from one key.
 pub const MAX_VALUE_BYTES: usize = 1 << 20;
+
+/// Most pull secrets of one object, those of its ServiceAccount included: an API server does not count the latter.
+pub const MAX_PULL_SECRETS: usize = 32;
 
 /// How soon an absent reference is looked for again.
 const ABSENT_RETRY: Duration = Duration::from_secs(30);
@@ -62,6 +66,24 @@ pub struct References {
 /// Why something that the spec names cannot be used.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum DereferenceError {
+    /// What is written can be no object's name, and could lead out of the namespace.
+    #[error("{kind} '{name}' is not the name of an object in this namespace; correct '{field}'")]
+    Name {
+        /// Secret, ConfigMap or ServiceAccount.
+        kind: &'static str,
+        /// What is written, cut.
+        name: String,
+        /// The field that names it.
+        field: &'static str,
+    },
+    /// Over [`MAX_PULL_SECRETS`].
+    #[error(
+        "{found} pull secrets, and at most {MAX_PULL_SECRETS} are tried; shorten 'spec.imagePullSecrets' or the imagePullSecrets of ServiceAccount 'spec.serviceAccountName'"
+    )]
+    CountPullSecrets {
+        /// How many are named.
+        found: usize,
+    },
     /// It is not there.
     #[error("{kind} '{name}' does not exist in this namespace; '{field}' names it")]
     FindObject {
@@ -110,7 +132,7 @@ impl Classify for DereferenceError {
     fn reason(&self) -> Reason {
         match self {
             Self::FindObject { .. } | Self::FindKey { .. } => Reason::ReferenceNotFound,
-            Self::ReadText { .. } => Reason::ReferenceInvalid,
+            Self::Name { .. } | Self::CountPullSecrets { .. } | Self::ReadText { .. } => Reason::ReferenceInvalid,
             Self::Read { .. } => Reason::KubernetesApiFailed,
         }
     }
@@ -118,7 +140,7 @@ impl Classify for DereferenceError {
     fn disposition(&self) -> Disposition {
         match self {
             Self::FindObject { .. } | Self::FindKey { .. } => Disposition::WaitFor(ABSENT_RETRY),
-            Self::ReadText { .. } => Disposition::Stalled,
+            Self::Name { .. } | Self::CountPullSecrets { .. } | Self::ReadText { .. } => Disposition::Stalled,
             Self::Read { source, .. } if source.forbidden => Disposition::Stalled,
             Self::Read { .. } => Disposition::Retry,
         }
@@ -135,10 +157,19 @@ pub async fn dereference<O: ObjectReader>(
     spec: &PolicyImageSpec,
 ) -> Result<References, DereferenceError> {
     let reader = Reader { objects, namespace };
-    let mut references = References { pull_secrets: reader.pull_secrets(spec).await?, ..References::default() };
+    let mut references = References {
+        pull_secrets: reader.pull_secrets(spec).await?,
+        ..References::default()
+    };
     if let Some(tls) = &spec.tls {
-        if let Some(AuthorityCertificates { secret_ref, config_map_ref }) = &tls.ca_ref {
-            let text = reader.either(secret_ref.as_ref(), config_map_ref.as_ref(), "spec.tls.caRef").await?;
+        if let Some(AuthorityCertificates {
+            secret_ref,
+            config_map_ref,
+        }) = &tls.ca_ref
+        {
+            let text = reader
+                .either(secret_ref.as_ref(), config_map_ref.as_ref(), "spec.tls.caRef")
+                .await?;
             references.authority_certificates = text;
         }
         if let Some(certificate) = &tls.cert_secret_ref {
@@ -150,11 +181,19 @@ pub async fn dereference<O: ObjectReader>(
         }
     }
     for authority in spec.verify.iter().flat_map(|verify| &verify.authorities) {
-        let KeySource { data, secret_ref, config_map_ref } = &authority.key;
+        let KeySource {
+            data,
+            secret_ref,
+            config_map_ref,
+        } = &authority.key;
         let field = "spec.verify.authorities.key";
         let text = match data {
             Some(data) => Some(data.clone()),
-            None => reader.either(secret_ref.as_ref(), config_map_ref.as_ref(), field).await?,
+            None => {
+                reader
+                    .either(secret_ref.as_ref(), config_map_ref.as_ref(), field)
+                    .await?
+            }
         };
         references.keys.insert(authority.name.clone(), text.unwrap_or_default());
     }
@@ -168,13 +207,26 @@ struct Reader<'a, O> {
 
 impl<O: ObjectReader> Reader<'_, O> {
     async fn pull_secrets(&self, spec: &PolicyImageSpec) -> Result<Vec<(String, Vec<u8>)>, DereferenceError> {
-        let mut named: Vec<(String, &'static str)> =
-            spec.image_pull_secrets.iter().map(|secret| (secret.name.clone(), "spec.imagePullSecrets")).collect();
+        let mut named: Vec<(String, &'static str)> = spec
+            .image_pull_secrets
+            .iter()
+            .map(|secret| (secret.name.clone(), "spec.imagePullSecrets"))
+            .collect();
         if let Some(account) = &spec.service_account_name {
             let field = "spec.serviceAccountName";
+            check_name("ServiceAccount", account, field)?;
             let found = self.objects.service_account(self.namespace, account).await;
             let found = existing(found, "ServiceAccount", account, field)?;
-            named.extend(found.image_pull_secrets.into_iter().flatten().map(|secret| (secret.name, field)));
+            named.extend(
+                found
+                    .image_pull_secrets
+                    .into_iter()
+                    .flatten()
+                    .map(|secret| (secret.name, field)),
+            );
+        }
+        if named.len() > MAX_PULL_SECRETS {
+            return Err(DereferenceError::CountPullSecrets { found: named.len() });
         }
         let mut values = Vec::with_capacity(named.len());
         for (name, field) in named {
@@ -186,6 +238,7 @@ impl<O: ObjectReader> Reader<'_, O> {
     }
 
     async fn secret(&self, name: &str, field: &'static str) -> Result<Secret, DereferenceError> {
+        check_name("Secret", name, field)?;
         existing(self.objects.secret(self.namespace, name).await, "Secret", name, field)
     }
 
@@ -199,13 +252,32 @@ impl<O: ObjectReader> Reader<'_, O> {
             let secret = self.secret(name, field).await?;
             return secret_text(&secret, name, key, field).map(Some);
         }
-        let Some(KeyReference { name, key }) = config_map else { return Ok(None) };
+        let Some(KeyReference { name, key }) = config_map else {
+            return Ok(None);
+        };
         let kind = "ConfigMap";
+        check_name(kind, name, field)?;
         let found = existing(self.objects.config_map(self.namespace, name).await, kind, name, field)?;
-        let missing = || DereferenceError::FindKey { kind, name: name.clone(), key: key.clone(), field };
+        let missing = || DereferenceError::FindKey {
+            kind,
+            name: name.clone(),
+            key: key.clone(),
+            field,
+        };
         let value = found.data.as_ref().and_then(|data| data.get(key)).ok_or_else(missing)?;
         text(kind, name, key, value.as_bytes()).map(Some)
     }
+}
+
+fn check_name(kind: &'static str, name: &str, field: &'static str) -> Result<(), DereferenceError> {
+    if is_object_name(name) {
+        return Ok(());
+    }
+    Err(DereferenceError::Name {
+        kind,
+        name: name.chars().take(80).collect(),
+        field,
+    })
 }
 
 fn existing<T>(
@@ -215,8 +287,16 @@ fn existing<T>(
     field: &'static str,
 ) -> Result<T, DereferenceError> {
     found
-        .map_err(|source| DereferenceError::Read { kind, name: name.to_owned(), source })?
-        .ok_or_else(|| DereferenceError::FindObject { kind, name: name.to_owned(), field })
+        .map_err(|source| DereferenceError::Read {
+            kind,
+            name: name.to_owned(),
+            source,
+        })?
+        .ok_or_else(|| DereferenceError::FindObject {
+            kind,
+            name: name.to_owned(),
+            field,
+        })
 }
 
 fn secret_value<'a>(
@@ -225,9 +305,19 @@ fn secret_value<'a>(
     key: &str,
     field: &'static str,
 ) -> Result<&'a [u8], DereferenceError> {
-    let value = secret.data.as_ref().and_then(|data| data.get(key)).map(|value| value.0.as_slice());
+    let value = secret
+        .data
+        .as_ref()
+        .and_then(|data| data.get(key))
+        .map(|value| value.0.as_slice());
     // `stringData` is never returned by an API server; `render` reads manifests that have it.
-    let value = value.or_else(|| secret.string_data.as_ref().and_then(|data| data.get(key)).map(String::as_bytes));
+    let value = value.or_else(|| {
+        secret
+            .string_data
+            .as_ref()
+            .and_then(|data| data.get(key))
+            .map(String::as_bytes)
+    });
     value.ok_or_else(|| DereferenceError::FindKey {
         kind: "Secret",
         name: name.to_owned(),
@@ -241,7 +331,18 @@ fn secret_text(secret: &Secret, name: &str, key: &str, field: &'static str) -> R
 }
 
 fn text(kind: &'static str, name: &str, key: &str, value: &[u8]) -> Result<String, DereferenceError> {
-    let unreadable = || DereferenceError::ReadText { kind, name: name.to_owned(), key: key.to_owned() };
+    let unreadable = || DereferenceError::ReadText {
+        kind,
+        name: name.to_owned(),
+        key: key.to_owned(),
+    };
     let value = std::str::from_utf8(value).map_err(|_| unreadable())?;
-    if value.len() > MAX_VALUE_BYTES { Err(unreadable()) } else { Ok(value.to_owned()) }
+    if value.len() > MAX_VALUE_BYTES {
+        Err(unreadable())
+    } else {
+        Ok(value.to_owned())
+    }
 }
+
+#[cfg(test)]
+mod tests;
