@@ -2,5 +2,6 @@
 // Says to the lints that helpers are tests too, and may expect.
 #![cfg(test)]
 
+mod crd;
 mod layers;
 mod leader;
