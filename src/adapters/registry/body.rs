@@ -24,7 +24,9 @@ pub(super) async fn read(ask: &Ask, mut response: Response, limit: u64) -> Resul
 }
 
 /// The next piece of the body.
-pub(super) async fn next(response: &mut Response) -> Result<Option<impl std::ops::Deref<Target = [u8]> + use<>>, RegistryError> {
+pub(super) async fn next(
+    response: &mut Response,
+) -> Result<Option<impl std::ops::Deref<Target = [u8]> + use<>>, RegistryError> {
     let piece = response.chunk().await;
     piece.map_err(|error| failure::transport(&host_of(response.url()), &error))
 }

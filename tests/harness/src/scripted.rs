@@ -236,7 +236,9 @@ async fn serve(
         Ok(asked) => asked,
         Err(error) => {
             // As servers do that are asked in another protocol, such as TLS.
-            stream.write_all(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n").await?;
+            stream
+                .write_all(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+                .await?;
             return Err(error);
         }
     };

@@ -59,7 +59,9 @@ async fn tls_is_not_given_up_for_a_registry_without_it() {
 async fn a_certificate_without_the_hosts_name_is_not_accepted() {
     let authority = Authority::new().unwrap();
     let nameless = authority.client("acme", "acme").unwrap();
-    let server = Scripted::start(Transport::Tls(&nameless), |_| manifest_answer(b"{}")).await.unwrap();
+    let server = Scripted::start(Transport::Tls(&nameless), |_| manifest_answer(b"{}"))
+        .await
+        .unwrap();
     let error = ask(&setup(), &server.host(), &trusting(&authority)).await.unwrap_err();
     assert!(matches!(error, RegistryError::Tls { .. }), "{error}");
     assert_eq!(server.asked(), []);
@@ -147,7 +149,8 @@ async fn redirecting(location: String, status: u16) -> Scripted {
 }
 
 async fn blob(host: &str, access: &Access) -> Result<Vec<u8>, RegistryError> {
-    let content = setup().client.blob(&repository(host), &layer(BYTES), access).await?;
+    let setup = setup();
+    let content = setup.client.blob(&repository(host), &layer(BYTES), access).await?;
     Ok(read(content.as_ref()))
 }
 
