@@ -24,7 +24,7 @@ use crate::domain::trust::{TrustPolicy, Verified};
 use acquire::{AcquireError, Acquired};
 use ports::Registry;
 use resolve::ResolveError;
-use shared::{Answer, FAILURE_SHARED_FOR, Shared};
+use shared::{Answer, Shared};
 use verify::VerifyError;
 
 /// Most answers that are kept of each kind.
@@ -91,9 +91,7 @@ impl<R: Registry> Pipeline<R> {
             policy.digest().copied(),
         );
         let work = verify::verify(&self.registry, revision, policy, access);
-        self.verdicts
-            .settled(key, Instant::now() - FAILURE_SHARED_FOR, work)
-            .await
+        self.verdicts.settled(key, shared::recent(), work).await
     }
 
     /// The bundle that a verified revision names.
@@ -108,8 +106,6 @@ impl<R: Registry> Pipeline<R> {
             revision.proof().trust_digest().copied(),
         );
         let work = acquire::acquire(&self.registry, revision, access, self.limits);
-        self.bundles
-            .settled(key, Instant::now() - FAILURE_SHARED_FOR, work)
-            .await
+        self.bundles.settled(key, shared::recent(), work).await
     }
 }

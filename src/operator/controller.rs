@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use futures::{FutureExt as _, Stream, StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use kube::core::PartialObjectMeta;
 use kube::runtime::controller::{Action, Config as ControllerConfig};
@@ -23,7 +24,7 @@ use super::api::{FIELD_MANAGER, MANAGED_BY_LABEL};
 use super::context::{ConfigMaps, Context, watched};
 use super::kube_error::describe;
 use super::metrics::{self, Run};
-use super::reconcile::memory::Recollection;
+use super::reconcile::memory::{Recollection, Request};
 use super::reconcile::outcome::{Failure, Outcome, StepError, Success};
 use super::reconcile::schedule::{self, tolerated_age};
 use super::reconcile::{self, changed, status, validate};
@@ -32,6 +33,9 @@ use crate::domain::source::Selection;
 use crate::pipeline::failure::{Classify as _, Reason, chain};
 use crate::pipeline::ports::Registry;
 use crate::pipeline::shared::FAILURE_SHARED_FOR;
+
+/// The interval of an object whose interval cannot be read.
+const DEFAULT_INTERVAL: Duration = Duration::from_mins(5);
 
 /// How soon an object whose status could not be written is run again.
 const STATUS_RETRY: Duration = Duration::from_secs(1);
@@ -139,6 +143,7 @@ where
 }
 
 /// A change of the spec or of the annotation that asks for a run. Our own status patches change neither.
+#[expect(clippy::unnecessary_wraps, reason = "the signature of a predicate")]
 fn worth_a_run(object: &PolicyImage) -> Option<u64> {
     let mut hasher = DefaultHasher::new();
     (
@@ -193,24 +198,29 @@ async fn reconcile_one<R: Registry>(
     if object.metadata.deletion_timestamp.is_some() || !context.may_write() {
         return Action::await_change();
     }
-    let measured = context.metrics.run();
     let (namespace, name, uid) = (
         object.namespace().unwrap_or_default(),
         object.name_any(),
         object.uid().unwrap_or_default(),
     );
     let mut recollection = context.memory.recall(&namespace, &name, &uid);
-    let interval = validate::interval(&object.spec).unwrap_or(Duration::from_mins(5));
+    let target = validate::target(object).ok();
+    let watched = target
+        .as_ref()
+        .and_then(|target| watched(config_maps, &target.namespace, &target.name));
+    let request = Request {
+        generation: object.metadata.generation,
+        requested_at: status::requested_at(object),
+    };
+    if let Some(left) = recollection.idle(&request, target.as_ref(), watched.as_ref(), Instant::now()) {
+        return Action::requeue(left);
+    }
+    let measured = context.metrics.run();
+    let interval = validate::interval(&object.spec).unwrap_or(DEFAULT_INTERVAL);
     let outcome = if object.spec.suspend {
         Outcome::Suspended
     } else {
-        let age = if recollection.failures > 0 || changed(object) {
-            FAILURE_SHARED_FOR
-        } else {
-            tolerated_age(interval)
-        };
-        let not_before = (Instant::now() - age).max(recollection.recheck.unwrap_or(Instant::now() - age));
-        bounded(object, context, config_maps, &mut recollection, not_before).await
+        bounded(object, context, watched.as_ref(), &mut recollection, interval).await
     };
     recollection.failures = if matches!(outcome, Outcome::Failure(_)) {
         recollection.failures + 1
@@ -218,29 +228,38 @@ async fn reconcile_one<R: Registry>(
         0
     };
     log(&namespace, &name, &outcome);
-    let recheck = recollection.recheck.is_some();
-    let next = schedule::delay(&outcome, interval, recollection.failures, recheck, fastrand::f64());
-    context.memory.keep(&namespace, &name, recollection);
     let written = report(object, context, &outcome).await;
     count(measured, &outcome);
-    if written {
-        next.map_or_else(Action::await_change, Action::requeue)
+    let recheck = recollection.recheck.is_some();
+    let planned = schedule::delay(&outcome, interval, recollection.failures, recheck, fastrand::f64());
+    let next = if written { planned } else { Some(STATUS_RETRY) };
+    // Without a written status the next run must not take this one for done.
+    recollection.answered = next.filter(|_| written).map(|next| (request, Instant::now() + next));
+    context.memory.keep(&namespace, &name, recollection);
+    next.map_or_else(Action::await_change, Action::requeue)
+}
+
+/// How old the answer about the tag may be: what failed, and what somebody asks for, is asked anew; what only the clock
+/// asks for may be shared with others.
+fn not_before(object: &PolicyImage, recollection: &Recollection, interval: Duration) -> Instant {
+    let age = if recollection.failures > 0 || changed(object) {
+        FAILURE_SHARED_FOR
     } else {
-        Action::requeue(STATUS_RETRY)
-    }
+        tolerated_age(interval)
+    };
+    let oldest = Instant::now().checked_sub(age).unwrap_or_else(Instant::now);
+    recollection.recheck.map_or(oldest, |recheck| oldest.max(recheck))
 }
 
 /// Steps 1 to 7 within the deadline. A panic ends this run and nothing else.
 async fn bounded<R: Registry>(
     object: &PolicyImage,
     context: &Context<R>,
-    config_maps: &ConfigMaps,
+    watched: Option<&ObjectMeta>,
     recollection: &mut Recollection,
-    not_before: Instant,
+    interval: Duration,
 ) -> Outcome {
-    let watched = validate::target(object)
-        .ok()
-        .and_then(|target| watched(config_maps, &target.namespace, &target.name));
+    let not_before = not_before(object, recollection, interval);
     let deadline = validate::timeout(&object.spec).unwrap_or(validate::DEFAULT_TIMEOUT);
     let run = async {
         let Context {
@@ -256,7 +275,7 @@ async fn bounded<R: Registry>(
         let followed = !matches!(proved.plan.source.selection(), Selection::Digest(_));
         let older = followed && proved.asked < started && changed(object);
         recollection.recheck = older.then_some(started);
-        reconcile::settle(object, client, pipeline, &proved, recollection, watched.as_ref()).await
+        reconcile::settle(object, client, pipeline, &proved, recollection, watched).await
     };
     let run = AssertUnwindSafe(run).catch_unwind();
     match tokio::time::timeout(deadline, run).await {

@@ -67,7 +67,7 @@ fn print_crd() -> Result<ExitCode, Failure> {
 
 async fn print_rendered(arguments: &RenderArguments) -> Result<ExitCode, Failure> {
     let manifests = Manifests::read(&arguments.files, &arguments.namespace)?;
-    let registry = registry::client(&arguments.registry, &[], Arc::new(Metrics::new()))?;
+    let (registry, _temporary) = registry::client(&arguments.registry, &[], Arc::new(Metrics::new()))?;
     let pipeline = Pipeline::new(registry, Limits::default());
     let rules = Rules {
         require_verification: arguments.require_verification,

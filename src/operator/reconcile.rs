@@ -96,10 +96,7 @@ pub async fn settle<R: Registry>(
         verified,
         ..
     } = proved;
-    let failed = |error: StepError| Failure {
-        error,
-        proof: Some(verified.proof().clone()),
-    };
+    let failed = |error: StepError| Failure::after(verified.proof(), error);
     let (status, generation) = (object.status.as_ref(), object.metadata.generation);
     let observed = observe::observe(client, &plan.target, recollection.delivered.as_ref(), watched).await;
     let observed = observed.map_err(|error| failed(error.into()))?;

@@ -1,8 +1,9 @@
 //! The registry client as the flags ask for it, and its metrics.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
+
+use tempfile::TempDir;
 
 use super::args::RegistryArguments;
 use super::metrics::{Cache, Metrics, RegistryRequest};
@@ -20,10 +21,12 @@ pub enum RegistrySetupError {
     /// The cache directory.
     #[error(transparent)]
     Client(#[from] RegistryError),
+    /// The system's temporary directory.
+    #[error("no temporary directory can be made for the cache; set '--cache-dir' to one that can be written")]
+    Temporary(#[source] std::io::Error),
 }
 
-/// The client. Without `--cache-dir` each process has a directory of its own, so that two on one machine do not remove
-/// each other's files.
+/// The client, and its directory where that is a temporary one: removed when dropped, so keep it as long as the client.
 ///
 /// # Errors
 /// [`RegistrySetupError`].
@@ -31,15 +34,25 @@ pub fn client(
     arguments: &RegistryArguments,
     api_server: &[SocketAddr],
     metrics: Arc<Metrics>,
-) -> Result<RegistryClient, RegistrySetupError> {
+) -> Result<(RegistryClient, Option<TempDir>), RegistrySetupError> {
     let network = NetworkPolicy::new(
         &arguments.allow_registries,
         arguments.deny_private_addresses,
         arguments.allow_loopback,
         api_server.to_vec(),
     )?;
-    let own = || std::env::temp_dir().join(format!("policy-operator-{}", std::process::id()));
-    let cache_directory: PathBuf = arguments.cache_dir.clone().unwrap_or_else(own);
+    let temporary = match &arguments.cache_dir {
+        Some(_) => None,
+        None => Some(
+            tempfile::Builder::new()
+                .prefix("policy-operator-")
+                .tempdir()
+                .map_err(RegistrySetupError::Temporary)?,
+        ),
+    };
+    let given = arguments.cache_dir.clone();
+    let cache_directory =
+        given.unwrap_or_else(|| temporary.iter().map(|temporary| temporary.path().to_owned()).collect());
     let cache_bytes = u64::from(arguments.cache_size) << 20;
     let observer = Arc::new(Counted(metrics));
     let options = RegistryOptions {
@@ -49,7 +62,7 @@ pub fn client(
         observer,
         timeouts: Timeouts::default(),
     };
-    Ok(RegistryClient::new(options)?)
+    Ok((RegistryClient::new(options)?, temporary))
 }
 
 #[derive(Debug)]
@@ -69,9 +82,9 @@ impl RequestObserver for Counted {
 
     fn blob_cache(&self, hit: bool) {
         if hit {
-            self.0.cache_hit(Cache::Bundle)
+            self.0.cache_hit(Cache::Bundle);
         } else {
-            self.0.cache_miss(Cache::Bundle)
+            self.0.cache_miss(Cache::Bundle);
         }
     }
 

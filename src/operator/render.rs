@@ -69,7 +69,7 @@ pub async fn render<R: Registry>(
 ) -> Result<Verdict, RenderError> {
     let mut verdict = Verdict::Delivered;
     for object in manifests.policy_images() {
-        let (outcome, config_map) = match bounded(object, manifests, pipeline, rules).await {
+        let (outcome, config_map) = match Box::pin(bounded(object, manifests, pipeline, rules)).await {
             Ok((success, config_map)) => (Outcome::Success(Box::new(success)), Some(config_map)),
             Err(failure) => {
                 let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
@@ -102,10 +102,7 @@ async fn bounded<R: Registry>(
     let deadline = validate::timeout(&object.spec).unwrap_or(validate::DEFAULT_TIMEOUT);
     let run = async {
         let proved = prove(object, manifests, pipeline, rules, Instant::now()).await?;
-        let failed = |error: StepError| Failure {
-            error,
-            proof: Some(proved.verified.proof().clone()),
-        };
+        let failed = |error: StepError| Failure::after(proved.verified.proof(), error);
         let acquired = pipeline.acquire(&proved.verified, &proved.plan.access).await;
         let acquired = acquired.map_err(|error| failed(error.into()))?;
         let config_map = deliver::config_map(&proved.plan, &proved.revision, &acquired.bundle);

@@ -66,7 +66,7 @@ pub async fn run(arguments: RunArguments) -> Result<(), RunError> {
     let api_server = connect::addresses(&config).await;
     let client = connect::client(config.clone())?;
     let metrics = Arc::new(Metrics::new());
-    let registry = registry::client(&arguments.registry, &api_server, Arc::clone(&metrics))?;
+    let (registry, _temporary) = registry::client(&arguments.registry, &api_server, Arc::clone(&metrics))?;
     let readiness = Readiness::waiting_for("the PolicyImages have not been listed yet");
     let stop = stop_signal()?;
     let health = listen::bind("--health-addr", arguments.health_addr).await?;

@@ -14,6 +14,13 @@ pub const FAILURE_SHARED_FOR: Duration = Duration::from_secs(2);
 /// Entries that nobody asked for in this time are dropped.
 const IDLE: Duration = Duration::from_hours(24);
 
+/// The oldest moment from which a failure is still shared.
+#[must_use]
+pub fn recent() -> Instant {
+    let now = Instant::now();
+    now.checked_sub(FAILURE_SHARED_FOR).unwrap_or(now)
+}
+
 /// An outcome, and when the work for it began.
 #[derive(Debug)]
 pub struct Answer<T, E> {
@@ -63,7 +70,7 @@ where
     /// Keeps answers of at most `capacity` in all, as `weigh` counts the good ones.
     #[must_use]
     pub fn weighed(capacity: u64, weigh: impl Fn(&T) -> u32 + Send + Sync + 'static) -> Self {
-        let weigher = move |_: &K, answer: &Answer<T, E>| answer.outcome.as_ref().map_or(1, |value| weigh(value));
+        let weigher = move |_: &K, answer: &Answer<T, E>| answer.outcome.as_ref().map_or(1, &weigh);
         Self {
             answers: Cache::builder()
                 .max_capacity(capacity)
@@ -80,6 +87,9 @@ where
 
     /// A good answer however old it is, or a bad one that began no earlier than `not_before`: for what cannot change once
     /// it is known, such as the content of a digest.
+    ///
+    /// # Errors
+    /// Whatever the work came to.
     pub async fn settled(
         &self,
         key: K,
@@ -153,9 +163,7 @@ mod tests {
             .settled("digest", Instant::now(), async { Err("down".to_owned()) })
             .await;
         assert!(bad.is_err());
-        let still_bad = shared
-            .settled("digest", Instant::now() - FAILURE_SHARED_FOR, async { Ok(1) })
-            .await;
+        let still_bad = shared.settled("digest", recent(), async { Ok(1) }).await;
         assert!(still_bad.is_err());
         let good = shared.settled("digest", Instant::now(), async { Ok(2) }).await;
         let settled = shared
@@ -169,9 +177,7 @@ mod tests {
         let (shared, counter) = (shared(), AtomicU32::new(0));
         let never = shared.fresh("tag", Instant::now(), std::future::pending());
         assert!(tokio::time::timeout(Duration::from_millis(20), never).await.is_err());
-        let answer = shared
-            .fresh("tag", Instant::now() - FAILURE_SHARED_FOR, count(&counter))
-            .await;
+        let answer = shared.fresh("tag", recent(), count(&counter)).await;
         assert_eq!(answer.outcome, Ok(1));
     }
 }

@@ -96,11 +96,9 @@ impl NetworkPolicy {
             if form.is_loopback() {
                 return self.allow_loopback;
             }
-            let mut refused = self.refused.iter().map(|refused| refused.ip().to_canonical());
-            let is_refused = refused.any(|refused| refused == form)
-                || address::is_never_a_registry(form)
-                || (self.deny_private_addresses && address::is_private(form));
-            !is_refused
+            let is_listed = self.refused.iter().any(|refused| refused.ip().to_canonical() == form);
+            let is_denied = self.deny_private_addresses && address::is_private(form);
+            !(is_listed || is_denied || address::is_never_a_registry(form))
         })
     }
 

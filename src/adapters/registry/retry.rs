@@ -29,7 +29,7 @@ pub(super) fn pause(attempt: u32) -> Duration {
 /// Source: RFC 9110, section 10.2.3.
 pub(super) fn after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    let wait = if let Ok(seconds) = text.parse() {
+    let wait = if let Ok(seconds) = text.parse::<u64>() {
         Duration::from_secs(seconds)
     } else {
         // An HTTP date is one of the forms of RFC 2822.

@@ -86,7 +86,7 @@ impl Wire {
         let mut attempt = 1;
         loop {
             let (error, pause) = match self.follow(ask, authorization).await {
-                Ok(response) => match postponed(ask, &response, attempt) {
+                Ok(response) => match Self::postponed(ask, &response, attempt) {
                     None => return Ok(response),
                     Some(postponed) => postponed,
                 },
@@ -98,6 +98,24 @@ impl Wire {
                 _ => return Err(error),
             }
             attempt += 1;
+        }
+    }
+
+    /// For an answer that says "later": the error it becomes in the end, and the pause before it is worth asking again
+    /// from here.
+    fn postponed(ask: &Ask, response: &Response, attempt: u32) -> Option<(RegistryError, Option<Duration>)> {
+        let status = response.status();
+        let wait = retry::after(response.headers(), Timestamp::now());
+        let limited = |wait| RegistryError::RateLimited {
+            host: ask.host.clone(),
+            wait,
+        };
+        let pause = Some(retry::pause(attempt));
+        match (status.as_u16(), wait) {
+            (429 | 503, Some(wait)) => Some((limited(wait), (wait <= retry::LONGEST_PAUSE).then_some(wait))),
+            (429, None) => Some((limited(retry::DEFAULT_WAIT), pause)),
+            (500 | 502 | 503 | 504, _) => Some((ask.unavailable(status), pause)),
+            _ => None,
         }
     }
 
@@ -151,22 +169,4 @@ impl Wire {
 
 fn is_redirect(status: StatusCode) -> bool {
     matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
-}
-
-/// For an answer that says "later": the error it becomes in the end, and the pause before it is worth asking again
-/// from here.
-fn postponed(ask: &Ask, response: &Response, attempt: u32) -> Option<(RegistryError, Option<Duration>)> {
-    let status = response.status();
-    let wait = retry::after(response.headers(), Timestamp::now());
-    let limited = |wait| RegistryError::RateLimited {
-        host: ask.host.clone(),
-        wait,
-    };
-    let pause = Some(retry::pause(attempt));
-    match (status.as_u16(), wait) {
-        (429 | 503, Some(wait)) => Some((limited(wait), (wait <= retry::LONGEST_PAUSE).then_some(wait))),
-        (429, None) => Some((limited(retry::DEFAULT_WAIT), pause)),
-        (500 | 502 | 503 | 504, _) => Some((ask.unavailable(status), pause)),
-        _ => None,
-    }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
@@ -20,10 +20,44 @@ pub struct Recollection {
     pub recheck: Option<Instant>,
     /// What was delivered last.
     pub delivered: Option<Delivered>,
+    /// What the last run answered, and when the next is due.
+    pub answered: Option<(Request, Instant)>,
+}
+
+/// What asks for a run: a change of the spec, or of the annotation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// The object's generation.
+    pub generation: Option<i64>,
+    /// The annotation's value.
+    pub requested_at: Option<String>,
+}
+
+impl Recollection {
+    /// How long this object can be left alone: nobody asks for anything new, the ConfigMap is as we left it, and the next
+    /// run is not due. Most wake-ups are of that kind, because our own writes come back through the watches.
+    #[must_use]
+    pub fn idle(
+        &self,
+        request: &Request,
+        target: Option<&Target>,
+        watched: Option<&ObjectMeta>,
+        now: Instant,
+    ) -> Option<Duration> {
+        let (answered, due) = self.answered.as_ref()?;
+        let intact = self.delivered.as_ref().is_none_or(|delivered| {
+            target
+                .zip(watched)
+                .is_some_and(|(target, watched)| delivered.is(target, watched))
+        });
+        (answered == request && intact)
+            .then(|| due.checked_duration_since(now))
+            .flatten()
+    }
 }
 
 /// A ConfigMap as we left it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivered {
     /// Its name.
     pub name: String,

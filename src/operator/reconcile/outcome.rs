@@ -72,14 +72,28 @@ impl Success {
 #[derive(Debug)]
 pub struct Failure {
     /// What went wrong.
-    pub error: StepError,
+    pub error: Box<StepError>,
     /// The proof, where the run got as far as one.
     pub proof: Option<Proof>,
 }
 
+impl Failure {
+    /// A failure after the proof was found.
+    #[must_use]
+    pub fn after(proof: &Proof, error: StepError) -> Self {
+        Self {
+            error: Box::new(error),
+            proof: Some(proof.clone()),
+        }
+    }
+}
+
 impl From<StepError> for Failure {
     fn from(error: StepError) -> Self {
-        Self { error, proof: None }
+        Self {
+            error: Box::new(error),
+            proof: None,
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use crate::operator::api::spec::{ConfigMapDelivery, PolicyImage, PolicyImageSpec
 use crate::pipeline::failure::{Classify, Disposition, Reason};
 
 /// The run's deadline where none is written, unless the interval is shorter.
-pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Namespaces in which nothing is delivered: what runs there runs the cluster.
 const SYSTEM_NAMESPACES: [&str; 3] = ["kube-system", "kube-public", "kube-node-lease"];

@@ -12,6 +12,7 @@ pub(super) fn forms(address: IpAddr) -> impl Iterator<Item = IpAddr> {
     std::iter::once(address.to_canonical()).chain(carried.map(IpAddr::V4))
 }
 
+#[expect(clippy::many_single_char_names, reason = "eight segments have no better names")]
 fn carried(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let segments = address.segments();
     let v4 = |high: u16, low: u16| Ipv4Addr::from(u32::from(high) << 16 | u32::from(low));
