@@ -6,4 +6,5 @@
 mod crd;
 mod layers;
 mod leader;
+mod registry;
 mod trust;

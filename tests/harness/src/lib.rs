@@ -19,6 +19,7 @@ pub mod ports;
 pub mod process;
 pub mod registry;
 pub mod run_directory;
+pub mod scripted;
 pub mod tls;
 pub mod tools;
 pub mod wait;
