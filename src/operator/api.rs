@@ -8,6 +8,7 @@
 
 pub mod condition;
 pub mod crd;
+pub mod grammar;
 pub mod spec;
 pub mod status;
 
@@ -30,5 +31,4 @@ pub const BUNDLE_DIGEST_ANNOTATION: &str = "opcr.io/bundle-digest";
 pub const SOURCE_ANNOTATION: &str = "opcr.io/source";
 
 /// Annotations that ask for a run at once when their value changes; the first that is set counts.
-pub const REQUESTED_AT_ANNOTATIONS: [&str; 2] =
-    ["reconcile.opcr.io/requestedAt", "reconcile.fluxcd.io/requestedAt"];
+pub const REQUESTED_AT_ANNOTATIONS: [&str; 2] = ["reconcile.opcr.io/requestedAt", "reconcile.fluxcd.io/requestedAt"];

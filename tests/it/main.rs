@@ -5,3 +5,4 @@
 mod crd;
 mod layers;
 mod leader;
+mod render;

@@ -72,3 +72,6 @@ pub fn annotations(plan: &Plan, revision: &Revision, bundle: &Digest) -> BTreeMa
     annotations.insert(SOURCE_ANNOTATION.to_owned(), format!("{}@{}", revision.repository, revision.digest));
     annotations
 }
+
+#[cfg(test)]
+mod tests;

@@ -149,3 +149,6 @@ fn controllers(
             && owner.api_version.split('/').next() == Some(GROUP)
     })
 }
+
+#[cfg(test)]
+mod tests;
