@@ -14,7 +14,7 @@ use super::reconcile::outcome::{Failure, Outcome, StepError, Success};
 use super::reconcile::validate::{self, Rules};
 use super::reconcile::{deliver, prove, status};
 use crate::pipeline::Pipeline;
-use crate::pipeline::failure::{Classify as _, Disposition, chain};
+use crate::pipeline::failure::{Classify as _, Disposition, Reason, chain};
 use crate::pipeline::ports::Registry;
 use manifests::Manifests;
 
@@ -30,6 +30,20 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// What a failure means to whoever renders. The operator waits for what others may push, sign or create; here that is
+    /// an answer, and the answer is no.
+    fn of(reason: Reason, disposition: Disposition) -> Self {
+        match reason {
+            Reason::ImageNotFound
+            | Reason::NoMatchingTag
+            | Reason::ReferenceNotFound
+            | Reason::Unsigned
+            | Reason::SignatureMismatch => Self::Refused,
+            _ if disposition == Disposition::Stalled => Self::Refused,
+            _ => Self::Unknown,
+        }
+    }
+
     /// The exit status.
     #[must_use]
     pub fn exit_status(self) -> u8 {
@@ -75,10 +89,7 @@ pub async fn render<R: Registry>(
                 let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
                 let (reason, error) = (failure.error.reason(), chain(&failure.error));
                 writeln!(problems, "PolicyImage '{namespace}/{name}': {reason}: {error}")?;
-                verdict = verdict.max(match failure.error.disposition() {
-                    Disposition::Stalled => Verdict::Refused,
-                    Disposition::Retry | Disposition::WaitFor(_) => Verdict::Unknown,
-                });
+                verdict = verdict.max(Verdict::of(reason, failure.error.disposition()));
                 (Outcome::Failure(failure), None)
             }
         };

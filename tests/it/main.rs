@@ -7,4 +7,5 @@ mod crd;
 mod layers;
 mod leader;
 mod registry;
+mod render;
 mod trust;

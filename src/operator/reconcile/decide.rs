@@ -84,3 +84,6 @@ pub fn annotations(plan: &Plan, revision: &Revision, bundle: &Digest) -> BTreeMa
     );
     annotations
 }
+
+#[cfg(test)]
+mod tests;

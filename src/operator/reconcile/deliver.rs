@@ -216,3 +216,6 @@ async fn remove_former(client: &Client, target: &Target, former: &str) -> Result
         Err(error) => Err(failed(error)),
     }
 }
+
+#[cfg(test)]
+mod tests;

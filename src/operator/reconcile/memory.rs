@@ -144,3 +144,6 @@ impl Memory {
 fn key(namespace: &str, name: &str) -> (String, String) {
     (namespace.to_owned(), name.to_owned())
 }
+
+#[cfg(test)]
+mod tests;

@@ -160,3 +160,6 @@ fn controllers(
             && owner.api_version.split('/').next() == Some(GROUP)
     })
 }
+
+#[cfg(test)]
+mod tests;
