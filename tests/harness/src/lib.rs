@@ -2,6 +2,7 @@
 //!
 //! - [`tools`] finds the programs that `make tools` built, [`process`] runs them so that none outlives this process.
 //! - [`registry`] is a container registry, in two kinds; [`image`] makes and pushes policy images; [`cosign`] signs them.
+//! - [`scripted`] is a server that answers as a test says: a registry under an attacker's control.
 //! - [`opa`] runs Open Policy Agent on what was delivered.
 //! - [`cluster`] is a Kubernetes control plane; [`operator`] runs the operator's binary against it.
 //!

@@ -2,7 +2,7 @@
 
 use policy_operator::domain::access::{ClientCertificate, Secret};
 use policy_operator::pipeline::ports::{Registry as _, RegistryError};
-use policy_operator_harness::tls::Authority;
+use policy_operator_harness::tls::{Authority, Certified};
 use rstest::rstest;
 
 use super::*;
@@ -65,6 +65,38 @@ async fn a_certificate_without_the_hosts_name_is_not_accepted() {
     let error = ask(&setup(), &server.host(), &trusting(&authority)).await.unwrap_err();
     assert!(matches!(error, RegistryError::Tls { .. }), "{error}");
     assert_eq!(server.asked(), []);
+}
+
+/// A certificate and its own authority, for `name` and valid until the year `until`.
+fn self_signed(name: &str, until: i32) -> Certified {
+    let mut parameters = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+    parameters.not_before = rcgen::date_time_ymd(2000, 1, 1);
+    parameters.not_after = rcgen::date_time_ymd(until, 1, 1);
+    let key = rcgen::KeyPair::generate().unwrap();
+    Certified {
+        certificate: parameters.self_signed(&key).unwrap().pem(),
+        key: key.serialize_pem(),
+    }
+}
+
+#[rstest]
+#[case::good("127.0.0.1", 2200, true)]
+#[case::expired("127.0.0.1", 2001, false)]
+#[case::other_name("registry.example", 2200, false)]
+#[tokio::test]
+async fn a_certificate_must_be_for_this_host_and_this_day(#[case] name: &str, #[case] until: i32, #[case] good: bool) {
+    let certified = self_signed(name, until);
+    let server = Scripted::start(Transport::Tls(&certified), |_| manifest_answer(b"{}"))
+        .await
+        .unwrap();
+    let access = Access {
+        authorities_pem: Some(certified.certificate.clone()),
+        ..Access::default()
+    };
+    match ask(&setup(), &server.host(), &access).await {
+        Ok(()) => assert!(good),
+        Err(error) => assert!(!good && matches!(error, RegistryError::Tls { .. }), "{error}"),
+    }
 }
 
 #[tokio::test]

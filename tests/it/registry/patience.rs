@@ -132,7 +132,7 @@ async fn a_name_that_does_not_resolve_is_unreachable() {
 #[tokio::test]
 async fn two_downloads_of_one_blob_do_not_disturb_each_other() {
     let server = plain(|_| Answer::ok(vec![7; 100_000])).await;
-    let (setup, repository, layer) = (setup(), repository(&server.host()), layer(&[7; 100_000]));
+    let (setup, repository, layer) = (setup(), repository(&server.host()), layer(&vec![7; 100_000]));
     let access = insecure();
     let one = setup.client.blob(&repository, &layer, &access);
     let other = setup.client.blob(&repository, &layer, &access);

@@ -14,23 +14,25 @@ pub(super) fn forms(address: IpAddr) -> impl Iterator<Item = IpAddr> {
 
 #[expect(clippy::many_single_char_names, reason = "eight segments have no better names")]
 fn carried(address: Ipv6Addr) -> Option<Ipv4Addr> {
-    let segments = address.segments();
-    let v4 = |high: u16, low: u16| Ipv4Addr::from(u32::from(high) << 16 | u32::from(low));
-    match segments {
+    let [a, b, c, d, e, f, g, h] = address.segments();
+    let v4 = |high: u16, low: u16| {
+        let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
+        Ipv4Addr::new(a, b, c, d)
+    };
+    match (a, b, c, d, e, f) {
         // IPv4-compatible (::/96), deprecated; `::` and `::1` are what they are.
-        [0, 0, 0, 0, 0, 0, 0, 0 | 1] => None,
-        [0, 0, 0, 0, 0, 0, high, low]
+        (0, 0, 0, 0, 0, 0) if g != 0 || h > 1 => Some(v4(g, h)),
         // IPv4-mapped.
-        | [0, 0, 0, 0, 0, 0xffff, high, low]
+        (0, 0, 0, 0, 0, 0xffff)
         // IPv4-translated, RFC 2765.
-        | [0, 0, 0, 0, 0xffff, 0, high, low]
+        | (0, 0, 0, 0, 0xffff, 0)
         // NAT64, RFC 6052, and its local-use prefix, RFC 8215.
-        | [0x64, 0xff9b, 0, 0, 0, 0, high, low]
-        | [0x64, 0xff9b, 1, _, _, _, high, low]
+        | (0x64, 0xff9b, 0, 0, 0, 0)
+        | (0x64, 0xff9b, 1, _, _, _) => Some(v4(g, h)),
         // 6to4, RFC 3056.
-        | [0x2002, high, low, ..] => Some(v4(high, low)),
+        (0x2002, ..) => Some(v4(b, c)),
         // Teredo, RFC 4380: the client's address is kept inverted.
-        [0x2001, 0, .., high, low] => Some(v4(!high, !low)),
+        (0x2001, 0, ..) => Some(v4(!g, !h)),
         _ => None,
     }
 }
