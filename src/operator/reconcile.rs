@@ -117,13 +117,3 @@ pub async fn settle<R: Registry>(
     recollection.delivered = existing.map(|existing| Delivered::at(&plan.target, existing));
     Ok(Success::new(proved, bundle))
 }
-
-/// Whether somebody asked for this run: by changing the spec, or by the annotation.
-#[must_use]
-pub fn changed(object: &PolicyImage) -> bool {
-    let status = object.status.as_ref();
-    status.and_then(|status| status.observed_generation) != object.metadata.generation
-        || status::requested_at(object).is_some_and(|requested| {
-            status.and_then(|status| status.last_handled_reconcile_at.as_ref()) != Some(&requested)
-        })
-}
