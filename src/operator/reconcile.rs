@@ -29,29 +29,14 @@ use std::time::Instant;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
 
-use crate::domain::revision::Revision;
-use crate::domain::trust::Verified;
 use crate::operator::api::spec::PolicyImage;
 use crate::pipeline::Pipeline;
 use crate::pipeline::ports::Registry;
 use decide::Work;
 use dereference::ObjectReader;
 use memory::{Delivered, Recollection};
-use outcome::{Failure, StepError, Success};
-use validate::{Plan, Rules};
-
-/// What steps 1 to 4 found out.
-#[derive(Debug)]
-pub struct Proved {
-    /// What the run sets out to do.
-    pub plan: Plan,
-    /// What the source resolved to.
-    pub revision: Revision,
-    /// The same, with the proof.
-    pub verified: Verified<Revision>,
-    /// When the registry was asked; others may have asked before this run began.
-    pub asked: Instant,
-}
+use outcome::{Failure, Proved, StepError, Success};
+use validate::Rules;
 
 /// Steps 1 to 4, which need no cluster: `render` does the same.
 ///

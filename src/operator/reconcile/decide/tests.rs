@@ -1,4 +1,3 @@
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::json;
 
 use super::*;
@@ -46,16 +45,12 @@ impl Case {
             "verification": { "authorities": ["release"], "trustDigest": verified.proof().trust_digest().unwrap().to_string() },
             "delivery": { "configMap": { "name": "authz-bundle", "key": "bundle.tar.gz" } },
         }));
-        let metadata = ObjectMeta {
-            labels: Some(labels(&plan)),
-            annotations: Some(annotations(&plan, &revision, &bundle)),
-            ..ObjectMeta::default()
-        };
         let existing = Existing {
             uid: "map".into(),
             resource_version: "7".into(),
             content: Some(bundle),
-            metadata,
+            labels: labels(&plan),
+            annotations: annotations(&plan, &revision, &bundle),
             immutable: false,
         };
         Self {
@@ -94,13 +89,8 @@ fn where_all_is_as_it_should_be_nothing_is_done() {
     let mut case = Case::settled();
     assert_eq!(case.decide(), Work::Nothing);
     // What others put beside ours is theirs.
-    let metadata = &mut case.existing().metadata;
-    metadata.labels.as_mut().unwrap().insert("theirs".into(), "x".into());
-    metadata
-        .annotations
-        .as_mut()
-        .unwrap()
-        .insert("theirs".into(), "x".into());
+    case.existing().labels.insert("theirs".into(), "x".into());
+    case.existing().annotations.insert("theirs".into(), "x".into());
     assert_eq!(case.decide(), Work::Nothing);
 }
 
@@ -140,16 +130,9 @@ fn each_single_difference_is_delivered() {
         ("content", |case| case.existing().content = Some(Digest::of(b"other"))),
         ("no content", |case| case.existing().content = None),
         ("our label", |case| {
-            drop(
-                case.existing()
-                    .metadata
-                    .labels
-                    .as_mut()
-                    .unwrap()
-                    .remove(MANAGED_BY_LABEL),
-            )
+            drop(case.existing().labels.remove(MANAGED_BY_LABEL))
         }),
-        ("our annotations", |case| case.existing().metadata.annotations = None),
+        ("our annotations", |case| case.existing().annotations.clear()),
     ];
     for (name, change) in differences {
         let mut case = Case::settled();

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use super::*;
 
 fn existing() -> Existing {
@@ -5,7 +7,8 @@ fn existing() -> Existing {
         uid: "map".into(),
         resource_version: "7".into(),
         content: None,
-        metadata: ObjectMeta::default(),
+        labels: BTreeMap::new(),
+        annotations: BTreeMap::new(),
         immutable: false,
     }
 }
@@ -21,6 +24,7 @@ fn recollection(uid: &str) -> Recollection {
         failures: 3,
         recheck: None,
         delivered: Some(delivered),
+        answered: None,
     }
 }
 
@@ -68,19 +72,58 @@ fn only_the_very_version_that_we_wrote_is_ours() {
     assert!(!memory.wrote("acme", "authz", &ObjectMeta::default()));
 }
 
-#[test]
-fn what_was_left_counts_for_the_same_target_and_version_only() {
-    let target = |name: &str, key: &str| Target {
+fn target(name: &str, key: &str) -> Target {
+    Target {
         namespace: "acme".into(),
         name: name.into(),
         key: key.into(),
-        labels: std::collections::BTreeMap::new(),
-        annotations: std::collections::BTreeMap::new(),
+        labels: BTreeMap::new(),
+        annotations: BTreeMap::new(),
         owner: crate::operator::reconcile::validate::Owner {
             name: "authz".into(),
             uid: "1".into(),
         },
+    }
+}
+
+#[test]
+fn an_object_is_left_alone_until_it_is_due_or_something_changed() {
+    let now = Instant::now();
+    let request = Request {
+        generation: Some(3),
+        requested_at: None,
     };
+    let due = now + Duration::from_mins(5);
+    let settled = Recollection {
+        answered: Some((request.clone(), due)),
+        ..recollection("1")
+    };
+    let here = target("authz-bundle", "bundle.tar.gz");
+    let seen = metadata("authz-bundle", "map", "7");
+    let idle = |recollection: &Recollection, request: &Request, seen: Option<&ObjectMeta>, now| {
+        recollection.idle(request, Some(&here), seen, now).is_some()
+    };
+    assert!(idle(&settled, &request, Some(&seen), now));
+    assert!(!idle(&settled, &request, Some(&seen), due + Duration::from_millis(1)));
+    assert!(!idle(
+        &settled,
+        &request,
+        Some(&metadata("authz-bundle", "map", "8")),
+        now
+    ));
+    assert!(!idle(&settled, &request, None, now));
+    assert!(!idle(&recollection("1"), &request, Some(&seen), now));
+    for other in [(Some(4), None), (Some(3), Some("now".to_owned()))] {
+        let other = Request {
+            generation: other.0,
+            requested_at: other.1,
+        };
+        assert!(!idle(&settled, &other, Some(&seen), now));
+    }
+}
+
+#[test]
+fn what_was_left_counts_for_the_same_target_and_version_only() {
     let here = target("authz-bundle", "bundle.tar.gz");
     let delivered = Delivered::at(&here, existing());
     let seen = metadata("authz-bundle", "map", "7");

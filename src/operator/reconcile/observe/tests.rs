@@ -12,8 +12,8 @@ fn target() -> Target {
         namespace: "acme".into(),
         name: "authz-bundle".into(),
         key: "bundle.tar.gz".into(),
-        labels: std::collections::BTreeMap::new(),
-        annotations: std::collections::BTreeMap::new(),
+        labels: BTreeMap::new(),
+        annotations: BTreeMap::new(),
         owner: Owner {
             name: "authz".into(),
             uid: UID.into(),
