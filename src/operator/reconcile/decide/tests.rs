@@ -89,6 +89,8 @@ impl Case {
     }
 }
 
+type Change = fn(&mut Case);
+
 #[test]
 fn where_all_is_as_it_should_be_nothing_is_done() {
     let mut case = Case::settled();
@@ -106,22 +108,22 @@ fn where_all_is_as_it_should_be_nothing_is_done() {
 
 #[test]
 fn each_single_difference_is_delivered() {
-    let differences: [(&str, fn(&mut Case)); 22] = [
+    let differences: [(&str, Change); 22] = [
         ("generation", |case| case.generation = Some(4)),
         ("no status", |case| case.status = None),
         ("observed generation", |case| case.status().observed_generation = None),
         ("not ready", |case| case.status().conditions[0].status = "False".into()),
         ("no conditions", |case| case.status().conditions.clear()),
         ("source", |case| {
-            case.status().source.as_mut().unwrap().digest = Digest::of(b"other").to_string()
+            case.status().source.as_mut().unwrap().digest = Digest::of(b"other").to_string();
         }),
         ("no source", |case| case.status().source = None),
         ("bundle", |case| {
-            case.status().bundle.as_mut().unwrap().digest = Digest::of(b"other").to_string()
+            case.status().bundle.as_mut().unwrap().digest = Digest::of(b"other").to_string();
         }),
         ("no bundle", |case| case.status().bundle = None),
         ("other keys", |case| {
-            case.status().verification.as_mut().unwrap().trust_digest = "sha256:0".into()
+            case.status().verification.as_mut().unwrap().trust_digest = "sha256:0".into();
         }),
         ("was not verified", |case| case.status().verification = None),
         ("is not verified any more", |case| {
@@ -131,10 +133,10 @@ fn each_single_difference_is_delivered() {
         ("name", |case| case.plan.target.name = "other".into()),
         ("key", |case| case.plan.target.key = "other".into()),
         ("label", |case| {
-            drop(case.plan.target.labels.insert("team".into(), "other".into()))
+            drop(case.plan.target.labels.insert("team".into(), "other".into()));
         }),
         ("annotation", |case| {
-            drop(case.plan.target.annotations.insert("new".into(), String::new()))
+            drop(case.plan.target.annotations.insert("new".into(), String::new()));
         }),
         ("absent", |case| case.observed = Observed::Absent),
         ("content", |case| case.existing().content = Some(Digest::of(b"other"))),
@@ -147,7 +149,7 @@ fn each_single_difference_is_delivered() {
                     .as_mut()
                     .unwrap()
                     .remove(MANAGED_BY_LABEL),
-            )
+            );
         }),
         ("our annotations", |case| case.existing().metadata.annotations = None),
     ];
