@@ -124,7 +124,7 @@ const TIMEOUT_WITHIN_INTERVAL: &str = "!has(self.timeout) || !has(self.interval)
 const NAME_RULE: &str = r"self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')";
 const NAME_MESSAGE: &str =
     "write the name of an object in this namespace: a-z, 0-9, '-' and '.', with a letter or digit at both ends";
-/// Keys of Secrets and ConfigMaps.
+/// Keys of a Secret or ConfigMap.
 const DATA_KEY_RULE: &str = "self.matches('^[-._a-zA-Z0-9]+$')";
 const DATA_KEY_MESSAGE: &str = "write a key of letters, digits, '-', '_' and '.' only";
 

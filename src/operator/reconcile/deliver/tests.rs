@@ -85,32 +85,40 @@ fn the_config_map_holds_the_bytes_and_says_where_they_are_from() {
 
 /// Text beside the bytes counts as well, so that the API server, which counts all of it, never has to refuse.
 #[test]
-fn what_is_beside_the_bundle_counts_to_the_byte() {
+fn a_config_map_is_filled_to_its_last_byte_and_no_further() {
     let (revision, bundle) = verified(Tar::policy().gzip());
     let size = bundle.value().facts().size;
-    let made = |length: usize| config_map(&plan(&"a".repeat(length)), &revision, &bundle);
-    let with_more = |length: usize| {
+    let made = |length: usize| {
         let mut plan = plan("");
         plan.target.annotations.insert("more".into(), "a".repeat(length));
         config_map(&plan, &revision, &bundle)
     };
-    assert!(made(4096).is_ok());
-    let error = with_more(1 << 20).unwrap_err();
-    assert!(
-        matches!(error, DeliverError::FitConfigMap { size: found, limit: 0 } if found == size),
-        "{error}"
-    );
+    let (mut fits, mut too_long) = (0, 1 << 20);
+    while fits + 1 < too_long {
+        let middle = usize::midpoint(fits, too_long);
+        if made(middle).is_ok() {
+            fits = middle;
+        } else {
+            too_long = middle;
+        }
+    }
+    let full: ConfigMap = serde_json::from_value(made(fits).unwrap()).unwrap();
+    let texts = |map: &Option<BTreeMap<String, String>>| -> usize {
+        map.iter().flatten().map(|(key, value)| key.len() + value.len()).sum()
+    };
+    let data: usize = full
+        .binary_data
+        .iter()
+        .flatten()
+        .map(|(key, value)| key.len() + value.0.len())
+        .sum();
+    let name = full.metadata.name.as_ref().map_or(0, String::len);
+    let total = data + name + texts(&full.metadata.labels) + texts(&full.metadata.annotations);
+    assert_eq!(total as u64, MAX_CONFIG_MAP_BYTES);
+    let error = made(too_long).unwrap_err();
+    assert!(matches!(error, DeliverError::FitConfigMap { size: found, limit } if found == size && limit == size - 1));
     assert_eq!(
         (error.reason(), error.disposition()),
         (Reason::TooLarge, Disposition::Stalled)
     );
-    // Once it is known how much one byte more leaves, the last that fits is known.
-    let nearly = (1 << 20) - 1000;
-    let room = match with_more(nearly) {
-        Err(DeliverError::FitConfigMap { limit, .. }) => usize::try_from(limit).unwrap(),
-        other => unreachable!("{other:?}"),
-    };
-    let last = nearly + room - usize::try_from(size).unwrap();
-    assert!(with_more(last).is_ok());
-    assert!(with_more(last + 1).is_err());
 }

@@ -17,13 +17,17 @@ struct Objects {
 }
 
 impl Objects {
+    fn note(&self, asked: String) {
+        self.asked.lock().unwrap().push(asked);
+    }
+
     fn find<K: Clone>(
         &self,
         objects: &BTreeMap<(&'static str, &'static str), K>,
         namespace: &str,
         name: &str,
     ) -> Result<Option<K>, ReadError> {
-        self.asked.lock().unwrap().push(format!("{namespace}/{name}"));
+        self.note(format!("{namespace}/{name}"));
         let found = objects.iter().find(|(place, _)| **place == (namespace, name));
         self.failure
             .clone()
@@ -63,10 +67,11 @@ fn account(names: &[&str]) -> ServiceAccount {
 
 fn objects() -> Objects {
     let mut objects = Objects::default();
+    let large = vec![b'a'; MAX_VALUE_BYTES + 1];
     let values: [(&str, &[u8]); 6] = [
         ("key", b"pem of the Secret"),
         ("binary", &[0xff, 0xfe]),
-        ("large", &[b'a'; MAX_VALUE_BYTES + 1]),
+        ("large", &large),
         ("tls.crt", b"chain"),
         ("tls.key", b"private"),
         (".dockerconfigjson", b"{}"),

@@ -118,7 +118,7 @@ fn content_beside_ours_or_under_another_key_is_no_content() {
                 map.binary_data
                     .get_or_insert_default()
                     .insert("more".into(), ByteString(Vec::new())),
-            )
+            );
         },
         |map| map.binary_data = Some([("other".to_owned(), ByteString(b"bundle".to_vec()))].into()),
     ];

@@ -6,7 +6,7 @@ use super::ValidateError;
 use crate::operator::api::spec::PolicyImageSpec;
 
 /// The run's deadline where none is written, unless the interval is shorter.
-pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Most characters of a duration, and most digits of one number in it.
 const MAX_CHARACTERS: usize = 32;
