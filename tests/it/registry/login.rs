@@ -288,8 +288,34 @@ async fn credentials_do_not_follow_a_foreign_realm(#[case] realm: &'static str, 
     }
 }
 
+/// Everything logged, by us and by the libraries below.
+#[derive(Debug, Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 #[tokio::test]
-async fn no_error_and_no_debug_text_holds_a_credential() {
+async fn no_error_no_debug_text_and_no_log_holds_a_credential() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_writer(move || writer.clone())
+        .finish();
+    // With a single subscriber alive, the library would ask the thread that logs first, perhaps that of another test,
+    // whether anybody listens.
+    let _second = tracing::Dispatch::new(tracing_subscriber::fmt().with_writer(std::io::sink).finish());
+    // The test has one thread, so this sees the client's tasks too.
+    let _logging = tracing::subscriber::set_default(subscriber);
     let answers = [
         Answer::status(401).header("WWW-Authenticate", r#"Basic realm="acme""#),
         Answer::status(403).body(CANARY),
@@ -314,4 +340,8 @@ async fn no_error_and_no_debug_text_holds_a_credential() {
         let texts = format!("{error} {error:?} {access:?} {:?}", setup.client);
         assert!(!texts.contains(CANARY), "{texts}");
     }
+    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let basic = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, format!("acme:{CANARY}"));
+    assert!(log.contains("asked a registry"), "{log}");
+    assert!(!log.contains(CANARY) && !log.contains(&basic), "{log}");
 }
