@@ -2,6 +2,7 @@
 // Says to the lints that helpers are tests too, and may expect.
 #![cfg(test)]
 
+mod docs;
 mod layers;
 mod leader;
 mod trust;
