@@ -4,6 +4,7 @@
 #![expect(clippy::disallowed_methods, reason = "tests read and write their own files")]
 
 mod crd;
+mod docs;
 mod layers;
 mod leader;
 mod registry;
