@@ -4,4 +4,5 @@
 
 mod layers;
 mod leader;
+mod reconcile;
 mod trust;
