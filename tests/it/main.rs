@@ -7,6 +7,7 @@ mod crd;
 mod docs;
 mod layers;
 mod leader;
+mod reconcile;
 mod registry;
 mod render;
 mod trust;
