@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
 use kube::core::PartialObjectMeta;
-use kube::runtime::events::Recorder;
+use kube::runtime::events::Reporter;
 use kube::runtime::reflector::{ObjectRef, Store};
 use tokio::sync::Semaphore;
 
@@ -29,8 +29,8 @@ pub struct Context<R> {
     pub rules: Rules,
     /// What is remembered of each object.
     pub memory: Memory,
-    /// Where events go.
-    pub recorder: Recorder,
+    /// Who events are from.
+    pub reporter: Reporter,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Bounds the runs at one time over all watched namespaces.

@@ -270,12 +270,13 @@ async fn bounded<R: Registry>(
             ..
         } = context;
         let started = Instant::now();
-        let proved = reconcile::prove(object, objects, pipeline, *rules, not_before).await?;
-        // An answer from before this run may miss the push that made somebody ask for the run.
-        let followed = !matches!(proved.plan.source.selection(), Selection::Digest(_));
-        let older = followed && proved.asked < started && changed(object);
-        recollection.recheck = older.then_some(started);
-        reconcile::settle(object, client, pipeline, &proved, recollection, watched).await
+        let proved = reconcile::prove(object, objects, pipeline, *rules, not_before).await;
+        // An answer from before this run may miss the push or the signature that made somebody ask for the run.
+        let older = proved.as_ref().map_or(true, |proved| {
+            !matches!(proved.plan.source.selection(), Selection::Digest(_)) && proved.asked < started
+        });
+        recollection.recheck = (older && changed(object)).then_some(started);
+        reconcile::settle(object, client, pipeline, &proved?, recollection, watched).await
     };
     let run = AssertUnwindSafe(run).catch_unwind();
     match tokio::time::timeout(deadline, run).await {
@@ -298,7 +299,7 @@ async fn report<R>(object: &PolicyImage, context: &Context<R>, outcome: &Outcome
     match report::patch_status(&context.client, object, &new).await {
         Ok(_) => {
             if let Some(event) = report::event(object, &new) {
-                report::publish(&context.recorder, object, &event).await;
+                report::publish(&context.client, &context.reporter, object, &event).await;
             }
             true
         }

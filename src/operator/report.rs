@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{Patch, PatchParams};
-use kube::runtime::events::{Event, EventType, Recorder};
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Api, Client, Resource as _};
 use serde_json::{Map, Value, json};
 
@@ -100,8 +100,11 @@ pub fn event(object: &PolicyImage, new: &PolicyImageStatus) -> Option<Event> {
 }
 
 /// Publishes an event. Events are a courtesy: one that is refused is logged and forgotten.
-pub async fn publish(recorder: &Recorder, object: &PolicyImage, event: &Event) {
+pub async fn publish(client: &Client, reporter: &Reporter, object: &PolicyImage, event: &Event) {
     let reference: ObjectReference = object.object_ref(&());
+    // A recorder that lives longer counts what has the same reason as one event, and shows the first note for all:
+    // a second delivery would be told with the digest of the first.
+    let recorder = Recorder::new(client.clone(), reporter.clone());
     if let Err(error) = recorder.publish(event, &reference).await {
         tracing::warn!(error = describe(&error), "an event was not published");
     }

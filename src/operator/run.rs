@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::events::Reporter;
 use kube::runtime::reflector::Store;
 use kube::{Client, Config};
 use tokio::sync::{Semaphore, watch};
@@ -135,7 +135,7 @@ fn context<R: Registry>(
             require_verification: arguments.require_verification,
         },
         memory: Memory::default(),
-        recorder: Recorder::new(client.clone(), reporter),
+        reporter,
         metrics: Arc::clone(metrics),
         slots: Semaphore::new(usize::from(arguments.concurrency)),
         tenure: leadership.map(Leadership::tenure),

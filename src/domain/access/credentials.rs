@@ -163,7 +163,9 @@ impl DockerAuth {
             return Ok(Some(Credentials::IdentityToken(Secret::new(token))));
         }
         if let Some(auth) = present(self.auth) {
-            let malformed = || KeyringError::DecodeAuth(key.chars().take(120).collect());
+            // What stands before '@' in a URL is a credential too.
+            let host = key.rsplit('@').next().unwrap_or(key);
+            let malformed = || KeyringError::DecodeAuth(host.chars().take(120).collect());
             let decoded = STANDARD.decode(auth.trim()).map_err(|_| malformed())?;
             let decoded = String::from_utf8(decoded).map_err(|_| malformed())?;
             let (username, password) = decoded.split_once(':').ok_or_else(malformed)?;

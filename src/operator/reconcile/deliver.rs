@@ -140,7 +140,7 @@ pub async fn deliver(
         }
         parameters = parameters.force();
         object["metadata"]["uid"] = Value::from(existing.uid.clone());
-        object["metadata"]["resourceVersion"] = Value::from(existing.resource_version.clone());
+        object["metadata"]["resourceVersion"] = Value::from(remove_beside(client, target, existing).await?);
     }
     let applied = apply(client, target, &parameters, &object).await?;
     if *observed == Observed::Absent && !only_ours(&applied) {
@@ -159,8 +159,25 @@ pub async fn deliver(
         content: Some(bundle.value().facts().digest),
         labels: applied.labels.unwrap_or_default(),
         annotations: applied.annotations.unwrap_or_default(),
+        removal: None,
         immutable: false,
     })
+}
+
+/// Removes what others put beside our key, which OPA would read too and server-side apply leaves alone; answers the
+/// resource version afterwards.
+async fn remove_beside(client: &Client, target: &Target, existing: &Existing) -> Result<String, DeliverError> {
+    let Some(removal) = &existing.removal else {
+        return Ok(existing.resource_version.clone());
+    };
+    let mut patch = removal.clone();
+    patch["metadata"] = json!({ "uid": existing.uid, "resourceVersion": existing.resource_version });
+    let parameters = PatchParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
+    };
+    let metadata = write(client, target, &parameters, &Patch::Merge(patch)).await?;
+    Ok(metadata.resource_version.unwrap_or_default())
 }
 
 async fn apply(
@@ -169,12 +186,19 @@ async fn apply(
     parameters: &PatchParams,
     object: &Value,
 ) -> Result<ObjectMeta, DeliverError> {
+    write(client, target, parameters, &Patch::Apply(object.clone())).await
+}
+
+async fn write(
+    client: &Client,
+    target: &Target,
+    parameters: &PatchParams,
+    patch: &Patch<Value>,
+) -> Result<ObjectMeta, DeliverError> {
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), &target.namespace);
-    let applied: Result<PartialObjectMeta<ConfigMap>, _> = api
-        .patch_metadata(&target.name, parameters, &Patch::Apply(object))
-        .await;
-    let failed = |error| DeliverError::Write(KubeError::new(format!("apply ConfigMap '{}'", target.name), error));
-    Ok(applied.map_err(failed)?.metadata)
+    let written: Result<PartialObjectMeta<ConfigMap>, _> = api.patch_metadata(&target.name, parameters, patch).await;
+    let failed = |error| DeliverError::Write(KubeError::new(format!("write ConfigMap '{}'", target.name), error));
+    Ok(written.map_err(failed)?.metadata)
 }
 
 /// Whether nobody else has ever written to the object.

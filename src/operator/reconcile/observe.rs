@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Api, Client};
+use serde_json::{Map, Value, json};
 
 use super::memory::Delivered;
 use super::validate::Target;
@@ -49,6 +50,8 @@ pub struct Existing {
     pub labels: BTreeMap<String, String>,
     /// Its annotations.
     pub annotations: BTreeMap<String, String>,
+    /// The merge patch that removes what others put beside our key, if there is anything.
+    pub removal: Option<Value>,
     /// Whether it is immutable.
     pub immutable: bool,
 }
@@ -128,13 +131,16 @@ fn existing(config_map: ConfigMap, target: &Target) -> Result<Existing, ObserveE
             ObserveError::Foreign { name }
         });
     }
-    let keys =
-        config_map.binary_data.as_ref().map_or(0, BTreeMap::len) + config_map.data.as_ref().map_or(0, BTreeMap::len);
-    let content = config_map.binary_data.as_ref().and_then(|data| data.get(&target.key));
+    let binary_data = config_map.binary_data.unwrap_or_default();
+    let content = binary_data.get(&target.key).map(|bytes| Digest::of(&bytes.0));
+    let beside = binary_data.keys().filter(|key| **key != target.key);
+    let beside: Map<String, Value> = beside.map(|key| (key.clone(), Value::Null)).collect();
+    let intact = beside.is_empty() && config_map.data.unwrap_or_default().is_empty();
     Ok(Existing {
         uid: metadata.uid.clone().unwrap_or_default(),
         resource_version: metadata.resource_version.clone().unwrap_or_default(),
-        content: content.filter(|_| keys == 1).map(|bytes| Digest::of(&bytes.0)),
+        content: content.filter(|_| intact),
+        removal: (!intact).then(|| json!({ "data": null, "binaryData": beside })),
         immutable: config_map.immutable.unwrap_or_default(),
         labels: metadata.labels.unwrap_or_default(),
         annotations: metadata.annotations.unwrap_or_default(),

@@ -25,6 +25,7 @@ pub fn delay(outcome: &Outcome, interval: Duration, failures: u32, recheck: bool
         Outcome::Success(_) if recheck => RECHECK.min(interval),
         Outcome::Success(_) => interval,
         Outcome::Failure(failure) => match failure.error.disposition() {
+            Disposition::Stalled if recheck => RECHECK.min(interval),
             Disposition::Stalled => interval,
             Disposition::Retry => {
                 let doubled = FIRST_RETRY.saturating_mul(1 << failures.saturating_sub(1).min(16));
@@ -100,6 +101,12 @@ mod tests {
     fn what_only_a_change_helps_is_looked_at_again_at_the_interval() {
         let outcome = failure(ValidateError::RequireVerification);
         assert_eq!(delay(&outcome, INTERVAL, 1, false, 0.0), Some(INTERVAL));
+    }
+
+    #[test]
+    fn what_may_have_failed_before_it_was_asked_for_is_looked_at_again_soon() {
+        let outcome = failure(ValidateError::RequireVerification);
+        assert_eq!(delay(&outcome, INTERVAL, 1, true, 0.0), Some(RECHECK));
     }
 
     #[test]

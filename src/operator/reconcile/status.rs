@@ -114,12 +114,11 @@ fn succeeded(conditions: &mut Conditions<'_>, status: &mut PolicyImageStatus, su
 fn failed(conditions: &mut Conditions<'_>, status: &PolicyImageStatus, failure: &Failure) {
     let reason = failure.error.reason();
     let error = chain(&failure.error);
-    conditions.set(
-        READY,
-        "False",
-        reason,
-        &format!("{}{}", shorten(&error, MESSAGE_LIMIT - 200), serving(status)),
-    );
+    let taken = matches!(reason, Reason::NotOwned | Reason::Immutable);
+    // Who else writes to the ConfigMap decides what it holds.
+    let serving = if taken { String::new() } else { serving(status) };
+    let message = format!("{}{serving}", shorten(&error, MESSAGE_LIMIT - 200));
+    conditions.set(READY, "False", reason, &message);
     match (&*failure.error, &failure.proof) {
         (_, Some(proof)) => conditions.proved(proof),
         (StepError::Verify(_), None) if matches!(reason, Reason::Unsigned | Reason::SignatureMismatch) => {
@@ -129,9 +128,7 @@ fn failed(conditions: &mut Conditions<'_>, status: &PolicyImageStatus, failure: 
         (_, None) => conditions.keep_or(VERIFIED, reason, "not looked up, because the run failed before"),
     }
     match &*failure.error {
-        StepError::Observe(_) | StepError::Deliver(_) if reason == Reason::NotOwned => {
-            conditions.set(DELIVERED, "False", reason, &error);
-        }
+        StepError::Observe(_) | StepError::Deliver(_) if taken => conditions.set(DELIVERED, "False", reason, &error),
         _ if status.bundle.is_some() => conditions.delivered(status),
         _ => conditions.set(
             DELIVERED,

@@ -51,6 +51,7 @@ impl Case {
             content: Some(bundle),
             labels: labels(&plan),
             annotations: annotations(&plan, &revision, &bundle),
+            removal: None,
             immutable: false,
         };
         Self {

@@ -9,6 +9,7 @@ fn existing() -> Existing {
         content: None,
         labels: BTreeMap::new(),
         annotations: BTreeMap::new(),
+        removal: None,
         immutable: false,
     }
 }
