@@ -1,5 +1,7 @@
 //! Step 4a: what is at the target now.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Api, Client};
@@ -15,7 +17,7 @@ use crate::pipeline::failure::{Classify, Disposition, Reason};
 const NAMESAKE_RETRY: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// The target as it is.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Observed {
     /// There is no such ConfigMap.
     Absent,
@@ -35,7 +37,7 @@ impl Observed {
 }
 
 /// Our ConfigMap as it is.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Existing {
     /// Its UID.
     pub uid: String,
@@ -43,8 +45,10 @@ pub struct Existing {
     pub resource_version: String,
     /// The digest of what the target's key holds; none where the key is missing or others are beside it.
     pub content: Option<Digest>,
-    /// Its metadata, as far as we set it.
-    pub metadata: ObjectMeta,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its annotations.
+    pub annotations: BTreeMap<String, String>,
     /// Whether it is immutable.
     pub immutable: bool,
 }
@@ -124,18 +128,16 @@ fn existing(config_map: ConfigMap, target: &Target) -> Result<Existing, ObserveE
             ObserveError::Foreign { name }
         });
     }
-    let keys = config_map
-        .binary_data
-        .as_ref()
-        .map_or(0, std::collections::BTreeMap::len)
-        + config_map.data.as_ref().map_or(0, std::collections::BTreeMap::len);
+    let keys =
+        config_map.binary_data.as_ref().map_or(0, BTreeMap::len) + config_map.data.as_ref().map_or(0, BTreeMap::len);
     let content = config_map.binary_data.as_ref().and_then(|data| data.get(&target.key));
     Ok(Existing {
         uid: metadata.uid.clone().unwrap_or_default(),
         resource_version: metadata.resource_version.clone().unwrap_or_default(),
         content: content.filter(|_| keys == 1).map(|bytes| Digest::of(&bytes.0)),
         immutable: config_map.immutable.unwrap_or_default(),
-        metadata,
+        labels: metadata.labels.unwrap_or_default(),
+        annotations: metadata.annotations.unwrap_or_default(),
     })
 }
 
@@ -158,3 +160,6 @@ fn controllers(
             && owner.api_version.split('/').next() == Some(GROUP)
     })
 }
+
+#[cfg(test)]
+mod tests;

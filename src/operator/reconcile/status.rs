@@ -120,7 +120,7 @@ fn failed(conditions: &mut Conditions<'_>, status: &PolicyImageStatus, failure: 
         reason,
         &format!("{}{}", shorten(&error, MESSAGE_LIMIT - 200), serving(status)),
     );
-    match (&failure.error, &failure.proof) {
+    match (&*failure.error, &failure.proof) {
         (_, Some(proof)) => conditions.proved(proof),
         (StepError::Verify(_), None) if matches!(reason, Reason::Unsigned | Reason::SignatureMismatch) => {
             conditions.set(VERIFIED, "False", reason, &error);
@@ -128,7 +128,7 @@ fn failed(conditions: &mut Conditions<'_>, status: &PolicyImageStatus, failure: 
         (StepError::Verify(_), None) => conditions.set(VERIFIED, "Unknown", reason, &error),
         (_, None) => conditions.keep_or(VERIFIED, reason, "not looked up, because the run failed before"),
     }
-    match &failure.error {
+    match &*failure.error {
         StepError::Observe(_) | StepError::Deliver(_) if reason == Reason::NotOwned => {
             conditions.set(DELIVERED, "False", reason, &error);
         }

@@ -20,6 +20,8 @@ pub struct OperatorOptions {
     pub namespaces: Vec<String>,
     /// More arguments after `run`.
     pub arguments: Vec<String>,
+    /// Leave out `--allow-loopback`, so that every registry of the tests is out of reach.
+    pub refuse_loopback: bool,
 }
 
 /// A running operator.
@@ -34,7 +36,8 @@ pub struct Operator {
 }
 
 impl Operator {
-    /// Starts it, without waiting until it is ready. Registries on loopback are allowed, leader election is off.
+    /// Starts it, without waiting until it is ready. Registries on loopback are allowed unless the options say
+    /// otherwise, leader election is off.
     ///
     /// # Errors
     /// When it cannot be started.
@@ -44,18 +47,14 @@ impl Operator {
         let health = format!("127.0.0.1:{}", ports::free()?);
         let metrics = format!("127.0.0.1:{}", ports::free()?);
         let mut program = Program::new(&options.binary)
-            .args([
-                "run",
-                "--allow-loopback",
-                "--health-addr",
-                &health,
-                "--metrics-addr",
-                &metrics,
-            ])
+            .args(["run", "--health-addr", &health, "--metrics-addr", &metrics])
             .arg("--kubeconfig")
             .arg(&options.kubeconfig)
             .arg("--cache-dir")
             .arg(directory.file("cache"));
+        if !options.refuse_loopback {
+            program = program.arg("--allow-loopback");
+        }
         if !options.namespaces.is_empty() {
             program = program.arg("--watch-namespaces").arg(options.namespaces.join(","));
         }

@@ -1,0 +1,331 @@
+//! What can go wrong with an image, its registry or what a spec names: each has a name, says what to do, and leaves the
+//! last good policy as it is.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use policy_operator_harness::image::{Bundle, PolicyImage};
+use policy_operator_harness::object;
+use policy_operator_harness::ports;
+use policy_operator_harness::registry::{Credentials, Distribution, DistributionOptions, Endpoint};
+use serde_json::{Value, json};
+
+use super::responder::Responder;
+use super::{Arena, bundle_in, bytes, condition, spec, with};
+
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+
+/// `.dockerconfigjson` with one user for one host.
+pub(super) fn docker_config(host: &str, user: &str, password: &str) -> String {
+    let auth = BASE64_STANDARD.encode(format!("{user}:{password}"));
+    json!({ "auths": { host: { "auth": auth } } }).to_string()
+}
+
+async fn locked_registry() -> Distribution {
+    let credentials = Some(Credentials {
+        user: "alice".into(),
+        password: "wonderland".into(),
+    });
+    Distribution::start(DistributionOptions {
+        credentials,
+        ..DistributionOptions::default()
+    })
+    .await
+    .expect("registry")
+}
+
+async fn push_bytes(registry: &Endpoint, tag: &str, layer: Vec<u8>) -> String {
+    PolicyImage::new(Bundle(layer))
+        .push(registry, "acme/odd", tag)
+        .await
+        .expect("pushed")
+        .reference
+}
+
+/// Pushes an image with one layer of this media type.
+async fn push_layer(registry: &Endpoint, tag: &str, media_type: &str) -> String {
+    let layer = Bundle::answering("one").expect("bundle");
+    registry.push_blob("acme/odd", b"{}").await.expect("pushed");
+    registry.push_blob("acme/odd", &layer.0).await.expect("pushed");
+    let config = Bundle(b"{}".to_vec()).digest();
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "config": { "mediaType": "application/vnd.oci.image.config.v1+json", "digest": config, "size": 2 },
+        "layers": [{ "mediaType": media_type, "digest": layer.digest(), "size": layer.0.len() }],
+    });
+    let text = manifest.to_string();
+    registry
+        .push_manifest("acme/odd", tag, MANIFEST, text.as_bytes())
+        .await
+        .expect("pushed");
+    format!("{}/acme/odd:{tag}", registry.host)
+}
+
+fn archive_with_symlink() -> Vec<u8> {
+    let mut archive = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::default()));
+    let mut header = tar::Header::new_ustar();
+    header.set_entry_type(tar::EntryType::Symlink);
+    header.set_size(0);
+    archive
+        .append_link(&mut header, "app/policy.rego", "/etc/passwd")
+        .expect("appended");
+    archive.into_inner().and_then(GzEncoder::finish).expect("finished")
+}
+
+/// More than a ConfigMap holds, also when it is compressed.
+fn large_bundle() -> Vec<u8> {
+    let noise: String = std::iter::repeat_with(fastrand::alphanumeric).take(2 << 20).collect();
+    let rego = format!("package app\n\n# {noise}\n");
+    Bundle::tar(&[
+        ("/app/policy.rego", rego.as_bytes()),
+        ("/.manifest", br#"{"roots":["app"]}"#),
+    ])
+    .expect("bundle")
+    .0
+}
+
+fn secret_key(name: &str, key: &str) -> Value {
+    json!({ "verify": { "authorities": [
+        { "name": "release", "key": { "secretRef": { "name": name, "key": key } } },
+    ] } })
+}
+
+/// Every kind of bad input: its name, the spec and the reason.
+async fn bad_specs(
+    arena: &Arena,
+    locked: &Distribution,
+    responder: &Responder,
+) -> Vec<(&'static str, Value, &'static str)> {
+    let registry = arena.registry();
+    let good = |more: Value| with(arena.spec("1.0.0"), &more);
+    let locked = spec(&format!("{}/acme/policy:1.0.0", locked.host()));
+    let layer = |tag, media_type| push_layer(registry, tag, media_type);
+    vec![
+        (
+            "host-unknown",
+            spec("registry.invalid/acme/policy:1.0.0"),
+            "RegistryUnavailable",
+        ),
+        (
+            "host-refuses",
+            spec(&format!("127.0.0.1:{}/acme/policy:1.0.0", ports::free().expect("port"))),
+            "RegistryUnavailable",
+        ),
+        (
+            "host-metadata",
+            spec("169.254.169.254/acme/policy:1.0.0"),
+            "AddressRefused",
+        ),
+        ("credentials-none", locked.clone(), "AuthenticationFailed"),
+        (
+            "credentials-wrong",
+            with(locked, &json!({ "imagePullSecrets": [{ "name": "wrong" }] })),
+            "AuthenticationFailed",
+        ),
+        ("answer-403", spec(&responder.image("denied")), "AccessDenied"),
+        ("answer-429", spec(&responder.image("limited")), "RateLimited"),
+        ("answer-503", spec(&responder.image("broken")), "RegistryUnavailable"),
+        ("answer-400", spec(&responder.image("noisy")), "RegistryProtocolError"),
+        ("tag-unknown", arena.spec("absent"), "ImageNotFound"),
+        (
+            "repository-unknown",
+            spec(&format!("{}/acme/absent:1.0.0", registry.host)),
+            "ImageNotFound",
+        ),
+        (
+            "image-docker",
+            spec(&layer("docker", "application/vnd.docker.image.rootfs.diff.tar.gzip").await),
+            "NotAPolicyImage",
+        ),
+        (
+            "image-conftest",
+            spec(&layer("conftest", "application/vnd.cncf.openpolicyagent.policy.layer.v1+rego").await),
+            "NotAPolicyImage",
+        ),
+        (
+            "layer-no-gzip",
+            spec(&push_bytes(registry, "plain", b"no gzip".to_vec()).await),
+            "InvalidBundle",
+        ),
+        (
+            "layer-symlink",
+            spec(&push_bytes(registry, "symlink", archive_with_symlink()).await),
+            "InvalidBundle",
+        ),
+        (
+            "layer-large",
+            spec(&push_bytes(registry, "large", large_bundle()).await),
+            "TooLarge",
+        ),
+        (
+            "secret-absent",
+            good(json!({ "imagePullSecrets": [{ "name": "absent" }] })),
+            "ReferenceNotFound",
+        ),
+        (
+            "account-absent",
+            good(json!({ "serviceAccountName": "absent" })),
+            "ReferenceNotFound",
+        ),
+        ("secret-no-key", good(secret_key("keys", "absent")), "ReferenceNotFound"),
+        ("secret-bad-key", good(secret_key("keys", "pem")), "ReferenceInvalid"),
+        (
+            "secret-bad-json",
+            good(json!({ "imagePullSecrets": [{ "name": "keys-json" }] })),
+            "ReferenceInvalid",
+        ),
+        (
+            "target-foreign",
+            good(json!({ "delivery": { "configMap": { "name": "foreign" } } })),
+            "NotOwned",
+        ),
+        (
+            "range-invalid",
+            with(
+                spec(&format!("{}/acme/policy", registry.host)),
+                &json!({ "semver": "newest" }),
+            ),
+            "InvalidSpec",
+        ),
+    ]
+}
+
+#[tokio::test]
+async fn every_failure_has_its_name_and_leaves_the_last_good_policy_as_it_is() {
+    let arena = Arena::open("failures").await;
+    let (locked, responder) = (locked_registry().await, Responder::start().await);
+    let good = arena.push("1.0.0", "one").await;
+    let pem = "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n";
+    arena.create_secret("keys", "pem", pem).await;
+    arena
+        .create_secret("keys-json", ".dockerconfigjson", r#"{"auths":{"x":{"auth":"%"}}}"#)
+        .await;
+    arena
+        .create_secret(
+            "wrong",
+            ".dockerconfigjson",
+            &docker_config(locked.host(), "alice", "guess"),
+        )
+        .await;
+    arena
+        .create_config_map(json!({ "metadata": { "name": "foreign" }, "data": { "a": "b" } }))
+        .await;
+    let cases = bad_specs(&arena, &locked, &responder).await;
+    for (name, ..) in &cases {
+        arena.create(name, arena.spec("1.0.0")).await;
+    }
+    let mut versions = BTreeMap::new();
+    for (name, spec, _) in &cases {
+        arena.ready(name).await;
+        versions.insert(
+            *name,
+            arena
+                .config_map(&format!("{name}-bundle"))
+                .await
+                .metadata
+                .resource_version,
+        );
+        arena.patch(name, json!({ "spec": spec })).await;
+    }
+    let digest = good
+        .digest
+        .trim_start_matches("sha256:")
+        .get(..12)
+        .expect("digits")
+        .to_owned();
+    let mut table = BTreeMap::new();
+    for (name, spec, reason) in &cases {
+        let object = arena.not_ready(name, reason).await;
+        let dispositions: Vec<&str> = ["Stalled", "Reconciling"]
+            .into_iter()
+            .filter(|kind| object::condition(&object, kind).is_some())
+            .collect();
+        let host = spec["image"]
+            .as_str()
+            .and_then(|image| image.split('/').next())
+            .expect("host");
+        let message = condition(&object, "Ready")
+            .message
+            .replace(host, "[host]")
+            .replace(&digest, "[digest]");
+        table.insert(
+            *name,
+            json!({ "reason": reason, "then": dispositions, "message": stable(&message) }),
+        );
+        let config_map = arena.config_map(&format!("{name}-bundle")).await;
+        assert_eq!(bundle_in(&config_map), bytes("one"), "{name}");
+        assert_eq!(config_map.metadata.resource_version, versions[name], "{name}");
+    }
+    insta::assert_yaml_snapshot!(table);
+}
+
+/// Without what the operating system and chance have to say.
+fn stable(message: &str) -> String {
+    let Some((before, after)) = message.split_once("cannot be reached: ") else {
+        let large = message
+            .split_once("the bundle has ")
+            .and_then(|(_, rest)| rest.split_once(" bytes"));
+        return large.map_or_else(|| message.to_owned(), |(size, _)| message.replace(size, "[size]"));
+    };
+    let end = after.rfind(';').map_or("", |end| &after[end..]);
+    format!("{before}cannot be reached: [cause]{end}")
+}
+
+#[tokio::test]
+async fn a_registry_that_asks_for_time_is_left_alone() {
+    let arena = Arena::open("failures-limited").await;
+    let responder = Responder::start().await;
+    arena.create("app", spec(&responder.image("limited"))).await;
+    arena.not_ready("app", "RateLimited").await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert_eq!(responder.requests(), 1);
+}
+
+#[tokio::test]
+async fn a_secret_that_comes_later_is_found() {
+    let arena = Arena::open("failures-later").await;
+    arena.push("1.0.0", "one").await;
+    arena
+        .create(
+            "app",
+            with(
+                arena.spec("1.0.0"),
+                &json!({ "imagePullSecrets": [{ "name": "later" }] }),
+            ),
+        )
+        .await;
+    arena.not_ready("app", "ReferenceNotFound").await;
+    arena
+        .create_secret(
+            "later",
+            ".dockerconfigjson",
+            &docker_config(arena.registry.host(), "alice", "x"),
+        )
+        .await;
+    arena.ready("app").await;
+    assert_eq!(arena.bundle("app").await, bytes("one"));
+}
+
+#[tokio::test]
+async fn where_verification_is_required_a_spec_without_it_is_refused() {
+    let arena = Arena::with("failures-required", &["--require-verification"]).await;
+    arena.push("1.0.0", "one").await;
+    arena.create("app", arena.spec("1.0.0")).await;
+    arena.not_ready("app", "VerificationRequired").await;
+    assert_eq!(arena.config_maps().get_opt("app-bundle").await.expect("answer"), None);
+}
+
+#[tokio::test]
+async fn a_registry_that_is_not_allowed_is_not_asked() {
+    let arena = Arena::with("failures-not-allowed", &["--allow-registry", "*.acme.example,ghcr.io"]).await;
+    arena.push("1.0.0", "one").await;
+    drop(arena.registry.take_counts());
+    arena.create("app", arena.spec("1.0.0")).await;
+    arena.not_ready("app", "RegistryNotAllowed").await;
+    assert!(arena.registry.take_counts().is_empty());
+}
