@@ -334,6 +334,7 @@ async fn the_operator_writes_what_is_rendered_and_whose_it_is() {
         kubeconfig: cluster.operator_kubeconfig().await.expect("kubeconfig"),
         namespaces: vec![namespace.clone()],
         arguments: Vec::new(),
+        refuse_loopback: false,
     };
     let _operator = Operator::start(&options).expect("operator");
     let mut manifest = stage.manifest(
