@@ -96,6 +96,7 @@ fn secret_key(name: &str, key: &str) -> Value {
 }
 
 /// Every kind of bad input: its name, the spec and the reason.
+#[expect(clippy::too_many_lines, reason = "a table")]
 async fn bad_specs(
     arena: &Arena,
     locked: &Distribution,
