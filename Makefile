@@ -30,10 +30,11 @@ build: ## Build the programs for release
 fmt: ## Format the code
 	cargo fmt --all
 
-lint: ## Check format, lints and the direction of the layers
+lint: ## Check format, lints, documentation and the direction of the layers
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo check --lib --no-default-features
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --lib
 
 generate: ## Write the generated files: the CRD
 	@mkdir -p $(dir $(CRD))

@@ -1,4 +1,81 @@
-//! policy-operator.
+//! policy-operator runs Open Policy Agent policies on Kubernetes.
+//!
+//! > A `PolicyImage` becomes a *verified* bundle where OPA reads it: fetched once, proved by digest and signature,
+//! > delivered byte for byte.
+//!
+//! This page is the architecture. The kind's reference is `docs/policyimage.md`.
+//!
+//! # Layers
+//!
+//! ```text
+//! bin  →  operator  →  adapters  →  pipeline  →  domain
+//! ```
+//!
+//! | layer | is | must not |
+//! |---|---|---|
+//! | [`domain`] | values and rules: digests, references, manifests, bundles, trust | do I/O, be async, read clock or environment, know Kubernetes |
+//! | [`pipeline`] | the use cases (resolve, verify, acquire), shared between objects, and the ports they need | know HTTP, Kubernetes, files |
+#![cfg_attr(
+    feature = "adapters",
+    doc = "| [`adapters`] | one outside system each: today OCI registries | decide anything; know each other |"
+)]
+#![cfg_attr(
+    feature = "operator",
+    doc = "| [`operator`] | Kubernetes: the API, the controller, `render`, leader election, metrics | be known to any other layer |"
+)]
+//!
+//! Imports point one way. The compiler holds it (`cargo check --lib --no-default-features` builds domain and pipeline
+//! without a single dependency of the others), and so does `tests/it/layers.rs`.
+//!
+//! # One run
+//!
+//! A change of the spec, the annotation that asks for a run, an edited or deleted ConfigMap, or the clock wakes an object.
+//! Then, in `operator::reconcile`, one file for each step:
+//!
+//! ```text
+//! 1 dereference  kube      PolicyImage               → References            Secrets and ConfigMaps, by name, same namespace
+//! 2 validate     pure      PolicyImage + References  → Plan                  the last place where the spec can be wrong
+//! 3 resolve      pipeline  Plan.source               → Revision              asked once; never the tag again
+//! 4 verify       pipeline  Revision + TrustPolicy    → Verified<Revision>    before one byte of content is fetched
+//! 5 observe      kube      Plan.target               → Observed              what is there, and whether it is ours
+//! 6 decide       pure      all of it                 → Work                  mostly nothing
+//! 7 acquire      pipeline  Verified<Revision>        → Verified<Bundle>      bound by digest, so the proof carries over
+//!   deliver      kube      Verified<Bundle> + Target → the ConfigMap
+//! 8 status       pure      old status + outcome      → new status            always runs; one patch, none if unchanged
+//! ```
+//!
+//! Steps return errors and never touch conditions. Each error says what it is called and what happens next
+//! ([`pipeline::failure::Classify`]); `status` alone turns that into conditions. Verification comes before the look at
+//! what is there, and its answer is never taken from status: a status that somebody edited can talk the operator out of
+//! nothing. `render` is steps 1 to 4 and 7 without a cluster.
+//!
+//! # Invariants
+//!
+//! * What OPA can read is one complete bundle, old or new. The last good one stays through every failure.
+//! * No unproved byte is delivered where proof is asked for: delivery takes [`domain::trust::Verified`], which only
+//!   [`domain::trust::TrustPolicy::decide`] makes and only a matching digest carries on.
+//! * The digest that was proved is the digest delivered and the digest in status: one resolution per run.
+//! * One object cannot starve another: bounded concurrency, a deadline, backoff and a net for panics, each per object.
+//! * Nothing is touched that is not ours, and nothing of ours is left behind: ownership is an owner reference by UID,
+//!   and garbage collection needs no finalizer.
+//! * No idle writes, and no idle questions: status and ConfigMaps change when content does.
+//! * Nothing of one tenant reaches another: whatever is kept is kept under the [`domain::access::Scope`] that earned it.
+//! * Secrets are read by name, never listed or watched, and no message, event, metric or log holds one.
+//!
+//! # Cost
+//!
+//! Objects that name the same image share one answer about its tag, one look at its signatures and one download
+//! ([`pipeline::shared`]). How old a shared answer may be depends on who asks: one that a change asked for is at most two
+//! seconds older than the run, and is asked for again ten seconds later if it was older than the run at all; one that
+//! only the clock asked for may be a tenth of the interval old. A thousand objects on one image cost the registry a
+//! handful of requests, and the API server two writes and one event each.
+//!
+//! # Where a new thing goes
+//!
+//! Another source (Git) is a selection in [`domain::source`], a port in [`pipeline::ports`] and an adapter. Another kind
+//! of trust (keyless) is a kind of authority beside the keys in [`domain::trust`]; its evidence is gathered in
+//! [`pipeline::verify`] already. Another delivery is a target beside the ConfigMap in `operator::reconcile`. A field
+//! enters the API when it works.
 
 #[cfg(feature = "adapters")]
 pub mod adapters;

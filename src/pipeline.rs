@@ -24,7 +24,7 @@ use crate::domain::trust::{TrustPolicy, Verified};
 use acquire::{AcquireError, Acquired};
 use ports::Registry;
 use resolve::ResolveError;
-use shared::{Answer, FAILURE_SHARED_FOR, Shared};
+use shared::{Answer, Question, Shared, SharingObserver};
 use verify::VerifyError;
 
 /// Most answers that are kept of each kind.
@@ -46,9 +46,9 @@ pub struct Pipeline<R> {
 }
 
 impl<R: Registry> Pipeline<R> {
-    /// A pipeline that asks `registry` and reads bundles within `limits`.
+    /// A pipeline that asks `registry`, reads bundles within `limits` and tells `observer` how much work it saves.
     #[must_use]
-    pub fn new(registry: R, limits: Limits) -> Self {
+    pub fn new(registry: R, limits: Limits, observer: &Arc<dyn SharingObserver>) -> Self {
         let weigh = |acquired: &Acquired| {
             let files = &acquired.bundle.value().facts().files;
             u32::try_from(files.iter().map(|file| file.len() + 32).sum::<usize>() + 512).unwrap_or(u32::MAX)
@@ -56,9 +56,9 @@ impl<R: Registry> Pipeline<R> {
         Self {
             registry,
             limits,
-            resolutions: Shared::new(CAPACITY),
-            verdicts: Shared::new(CAPACITY),
-            bundles: Shared::weighed(FACTS_CAPACITY_BYTES, weigh),
+            resolutions: Shared::new(CAPACITY).watched(Question::Resolution, Arc::clone(observer)),
+            verdicts: Shared::new(CAPACITY).watched(Question::Verification, Arc::clone(observer)),
+            bundles: Shared::weighed(FACTS_CAPACITY_BYTES, weigh).watched(Question::Bundle, Arc::clone(observer)),
         }
     }
 
@@ -91,9 +91,7 @@ impl<R: Registry> Pipeline<R> {
             policy.digest().copied(),
         );
         let work = verify::verify(&self.registry, revision, policy, access);
-        self.verdicts
-            .settled(key, Instant::now() - FAILURE_SHARED_FOR, work)
-            .await
+        self.verdicts.settled(key, shared::recent(), |_| true, work).await
     }
 
     /// The bundle that a verified revision names.
@@ -108,8 +106,8 @@ impl<R: Registry> Pipeline<R> {
             revision.proof().trust_digest().copied(),
         );
         let work = acquire::acquire(&self.registry, revision, access, self.limits);
-        self.bundles
-            .settled(key, Instant::now() - FAILURE_SHARED_FOR, work)
-            .await
+        // The bytes may have made room for others on disk meanwhile.
+        let usable = |acquired: &Acquired| acquired.bundle.value().is_available();
+        self.bundles.settled(key, shared::recent(), usable, work).await
     }
 }

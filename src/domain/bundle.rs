@@ -33,6 +33,8 @@ pub trait Content: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// Whatever the store says.
     fn open(&self) -> io::Result<Box<dyn io::Read + Send>>;
+    /// Is told that the bytes are not what they should be, so that they are not handed out again.
+    fn discard(&self) {}
 }
 
 /// What a bundle may cost.
@@ -100,6 +102,14 @@ impl Bundle {
     }
 }
 
+impl Bundle {
+    /// Whether the bytes are still where they were.
+    #[must_use]
+    pub fn is_available(&self) -> bool {
+        self.content.open().is_ok()
+    }
+}
+
 impl Verified<PolicyManifest> {
     /// Reads the bundle that the verified manifest names. Blocks: takes about 3 ms per MiB.
     ///
@@ -114,7 +124,7 @@ impl Verified<PolicyManifest> {
         let mut source = Source::new(reader, layer.size);
         let read = archive::read(&mut source, layer.size, limits);
         // What the bytes are comes before what is wrong with them: damaged on the way, they may be fetched again.
-        source.finish(&layer.digest)?;
+        source.finish(&layer.digest).inspect_err(|_| content.discard())?;
         let facts = read?.into_facts(layer.digest, layer.size)?;
         Ok(self.bind(Bundle {
             facts: Arc::new(facts),
@@ -142,7 +152,8 @@ impl Verified<Bundle> {
             .map_err(|error| BundleError::read(&error))?;
         let mut hasher = Hasher::default();
         hasher.update(&bytes);
-        error::check(hasher.finish(), bytes.len() as u64, &facts.digest, facts.size)?;
+        let checked = error::check(hasher.finish(), bytes.len() as u64, &facts.digest, facts.size);
+        checked.inspect_err(|_| content.discard())?;
         Ok(bytes)
     }
 }

@@ -8,6 +8,7 @@
 
 pub mod condition;
 pub mod crd;
+pub mod grammar;
 pub mod spec;
 pub mod status;
 

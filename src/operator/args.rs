@@ -113,7 +113,7 @@ pub struct RegistryArguments {
     )]
     pub allow_registries: Vec<String>,
 
-    /// Refuse registries at private addresses (10/8, 172.16/12, 192.168/16, 100.64/10, fc00::/7)
+    /// Refuse registries at private addresses (10/8, 172.16/12, 192.168/16, 100.64/10, unique local IPv6)
     #[arg(long, env = "POLICY_OPERATOR_DENY_PRIVATE_ADDRESSES", action = ArgAction::SetTrue)]
     pub deny_private_addresses: bool,
 
@@ -129,7 +129,7 @@ pub struct LogArguments {
     #[arg(long, env = "POLICY_OPERATOR_LOG_FORMAT", value_enum, default_value = "text")]
     pub log_format: LogFormat,
 
-    /// What is logged: error, warn, info, debug, trace, or a filter such as 'info,policy_operator=debug'
+    /// What is logged: error, warn, info, debug, trace, or a filter such as 'info,kube=debug'
     #[arg(
         long,
         env = "POLICY_OPERATOR_LOG_LEVEL",

@@ -26,8 +26,8 @@ use super::kube_error::describe;
 use super::metrics::{self, Run};
 use super::reconcile::memory::{Recollection, Request};
 use super::reconcile::outcome::{Failure, Outcome, StepError, Success};
-use super::reconcile::schedule::{self, tolerated_age};
-use super::reconcile::{self, changed, status, validate};
+use super::reconcile::schedule::{self, changed, tolerated_age};
+use super::reconcile::{self, status, validate};
 use super::report;
 use crate::domain::source::Selection;
 use crate::pipeline::failure::{Classify as _, Reason, chain};
@@ -143,6 +143,7 @@ where
 }
 
 /// A change of the spec or of the annotation that asks for a run. Our own status patches change neither.
+#[expect(clippy::unnecessary_wraps, reason = "the signature of a predicate")]
 fn worth_a_run(object: &PolicyImage) -> Option<u64> {
     let mut hasher = DefaultHasher::new();
     (

@@ -7,27 +7,27 @@ const MESSAGE_LIMIT: usize = 300;
 
 /// A call to the API server that failed.
 #[derive(Debug, thiserror::Error)]
-#[error("the API server did not {action}: {}", describe(source))]
+#[error("the API server did not {action}: {}", describe(answer))]
 pub struct KubeError {
     /// What was asked, as in "apply ConfigMap 'x'".
     pub action: String,
     /// The answer.
-    pub source: Box<kube::Error>,
+    pub answer: Box<kube::Error>,
 }
 
 impl KubeError {
     /// Wraps an answer.
-    pub fn new(action: impl Into<String>, source: kube::Error) -> Self {
+    pub fn new(action: impl Into<String>, answer: kube::Error) -> Self {
         Self {
             action: action.into(),
-            source: Box::new(source),
+            answer: Box::new(answer),
         }
     }
 
     /// The HTTP status, where there was an answer.
     #[must_use]
     pub fn code(&self) -> Option<u16> {
-        match &*self.source {
+        match &*self.answer {
             kube::Error::Api(status) => Some(status.code),
             _ => None,
         }
@@ -61,4 +61,20 @@ pub fn describe(error: &kube::Error) -> String {
         other => crate::pipeline::failure::chain(other),
     };
     text.chars().take(MESSAGE_LIMIT).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::failure::chain;
+
+    #[test]
+    fn an_answer_is_told_once() {
+        let status = kube::core::Status::failure("you may not", "Forbidden").with_code(403);
+        let error = KubeError::new("remove ConfigMap 'a'", kube::Error::Api(Box::new(status)));
+        assert_eq!(
+            chain(&error),
+            "the API server did not remove ConfigMap 'a': 403 Forbidden: you may not"
+        );
+    }
 }

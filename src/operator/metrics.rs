@@ -114,8 +114,10 @@ pub enum Cache {
     Resolution,
     /// Proofs of signatures.
     Verification,
-    /// Bundles by digest.
+    /// Bundles by digest, read and checked.
     Bundle,
+    /// Blobs on disk.
+    Blob,
 }
 
 impl Cache {
@@ -124,6 +126,7 @@ impl Cache {
             Self::Resolution => "resolution",
             Self::Verification => "verification",
             Self::Bundle => "bundle",
+            Self::Blob => "blob",
         }
     }
 }

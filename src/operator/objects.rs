@@ -1,7 +1,7 @@
 //! Secrets, ConfigMaps and ServiceAccounts, read by name from the API server.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, ServiceAccount};
@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 
 use super::kube_error::describe;
 use super::reconcile::dereference::{ObjectReader, ReadError};
-use crate::pipeline::shared::{FAILURE_SHARED_FOR, Shared};
+use crate::pipeline::shared::{self, Shared};
 
 /// How many objects of each kind are kept, and for how long, so that a thousand objects that name one Secret and are
 /// looked at together read it once.
@@ -57,7 +57,7 @@ impl ClusterObjects {
                 .map_err(|error| read_error(&error))
         };
         let key = (namespace.to_owned(), name.to_owned());
-        let answer = found.fresh(key, Instant::now() - FAILURE_SHARED_FOR, work).await;
+        let answer = found.fresh(key, shared::recent(), work).await;
         match answer.outcome {
             Ok(object) => Ok(object.map(Arc::unwrap_or_clone)),
             Err(error) => Err(error.as_ref().clone()),

@@ -17,6 +17,7 @@ use super::{registry, run};
 use crate::domain::bundle::Limits;
 use crate::pipeline::Pipeline;
 use crate::pipeline::failure::chain;
+use crate::pipeline::shared::SharingObserver;
 
 /// Exit status where files or flags are wrong; clap uses the same.
 const USAGE: u8 = 2;
@@ -68,7 +69,7 @@ fn print_crd() -> Result<ExitCode, Failure> {
 async fn print_rendered(arguments: &RenderArguments) -> Result<ExitCode, Failure> {
     let manifests = Manifests::read(&arguments.files, &arguments.namespace)?;
     let (registry, _temporary) = registry::client(&arguments.registry, &[], Arc::new(Metrics::new()))?;
-    let pipeline = Pipeline::new(registry, Limits::default());
+    let pipeline = Pipeline::new(registry, Limits::default(), &(Arc::new(()) as Arc<dyn SharingObserver>));
     let rules = Rules {
         require_verification: arguments.require_verification,
     };

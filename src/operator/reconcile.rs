@@ -29,29 +29,14 @@ use std::time::Instant;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
 
-use crate::domain::revision::Revision;
-use crate::domain::trust::Verified;
 use crate::operator::api::spec::PolicyImage;
 use crate::pipeline::Pipeline;
 use crate::pipeline::ports::Registry;
 use decide::Work;
 use dereference::ObjectReader;
 use memory::{Delivered, Recollection};
-use outcome::{Failure, StepError, Success};
-use validate::{Plan, Rules};
-
-/// What steps 1 to 4 found out.
-#[derive(Debug)]
-pub struct Proved {
-    /// What the run sets out to do.
-    pub plan: Plan,
-    /// What the source resolved to.
-    pub revision: Revision,
-    /// The same, with the proof.
-    pub verified: Verified<Revision>,
-    /// When the registry was asked; others may have asked before this run began.
-    pub asked: Instant,
-}
+use outcome::{Failure, Proved, StepError, Success};
+use validate::Rules;
 
 /// Steps 1 to 4, which need no cluster: `render` does the same.
 ///
@@ -96,10 +81,7 @@ pub async fn settle<R: Registry>(
         verified,
         ..
     } = proved;
-    let failed = |error: StepError| Failure {
-        error,
-        proof: Some(verified.proof().clone()),
-    };
+    let failed = |error: StepError| Failure::after(verified.proof(), error);
     let (status, generation) = (object.status.as_ref(), object.metadata.generation);
     let observed = observe::observe(client, &plan.target, recollection.delivered.as_ref(), watched).await;
     let observed = observed.map_err(|error| failed(error.into()))?;
@@ -119,14 +101,4 @@ pub async fn settle<R: Registry>(
     };
     recollection.delivered = existing.map(|existing| Delivered::at(&plan.target, existing));
     Ok(Success::new(proved, bundle))
-}
-
-/// Whether somebody asked for this run: by changing the spec, or by the annotation.
-#[must_use]
-pub fn changed(object: &PolicyImage) -> bool {
-    let status = object.status.as_ref();
-    status.and_then(|status| status.observed_generation) != object.metadata.generation
-        || status::requested_at(object).is_some_and(|requested| {
-            status.and_then(|status| status.last_handled_reconcile_at.as_ref()) != Some(&requested)
-        })
 }

@@ -11,6 +11,7 @@ use crate::adapters::registry::guard::{NetworkPolicy, PatternError};
 use crate::adapters::registry::observer::{RequestKind, RequestObserver};
 use crate::adapters::registry::{RegistryClient, RegistryOptions, Timeouts};
 use crate::pipeline::ports::RegistryError;
+use crate::pipeline::shared::{Question, SharingObserver};
 
 /// Why the client cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -65,8 +66,24 @@ pub fn client(
     Ok((RegistryClient::new(options)?, temporary))
 }
 
+/// Counts what the client and the pipeline do.
 #[derive(Debug)]
-struct Counted(Arc<Metrics>);
+pub struct Counted(pub Arc<Metrics>);
+
+impl SharingObserver for Counted {
+    fn answered(&self, question: Question, saved: bool) {
+        let cache = match question {
+            Question::Resolution => Cache::Resolution,
+            Question::Verification => Cache::Verification,
+            Question::Bundle => Cache::Bundle,
+        };
+        if saved {
+            self.0.cache_hit(cache);
+        } else {
+            self.0.cache_miss(cache);
+        }
+    }
+}
 
 impl RequestObserver for Counted {
     fn request(&self, kind: RequestKind, status: Option<u16>) {
@@ -82,9 +99,9 @@ impl RequestObserver for Counted {
 
     fn blob_cache(&self, hit: bool) {
         if hit {
-            self.0.cache_hit(Cache::Bundle)
+            self.0.cache_hit(Cache::Blob);
         } else {
-            self.0.cache_miss(Cache::Bundle)
+            self.0.cache_miss(Cache::Blob);
         }
     }
 

@@ -14,7 +14,7 @@ use super::reconcile::outcome::{Failure, Outcome, StepError, Success};
 use super::reconcile::validate::{self, Rules};
 use super::reconcile::{deliver, prove, status};
 use crate::pipeline::Pipeline;
-use crate::pipeline::failure::{Classify as _, Disposition, chain};
+use crate::pipeline::failure::{Classify as _, Disposition, Reason, chain};
 use crate::pipeline::ports::Registry;
 use manifests::Manifests;
 
@@ -30,6 +30,20 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// What a failure means to whoever renders. The operator waits for what others may push, sign or create; here that is
+    /// an answer, and the answer is no.
+    fn of(reason: Reason, disposition: Disposition) -> Self {
+        match reason {
+            Reason::ImageNotFound
+            | Reason::NoMatchingTag
+            | Reason::ReferenceNotFound
+            | Reason::Unsigned
+            | Reason::SignatureMismatch => Self::Refused,
+            _ if disposition == Disposition::Stalled => Self::Refused,
+            _ => Self::Unknown,
+        }
+    }
+
     /// The exit status.
     #[must_use]
     pub fn exit_status(self) -> u8 {
@@ -69,16 +83,13 @@ pub async fn render<R: Registry>(
 ) -> Result<Verdict, RenderError> {
     let mut verdict = Verdict::Delivered;
     for object in manifests.policy_images() {
-        let (outcome, config_map) = match bounded(object, manifests, pipeline, rules).await {
+        let (outcome, config_map) = match Box::pin(bounded(object, manifests, pipeline, rules)).await {
             Ok((success, config_map)) => (Outcome::Success(Box::new(success)), Some(config_map)),
             Err(failure) => {
                 let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
                 let (reason, error) = (failure.error.reason(), chain(&failure.error));
                 writeln!(problems, "PolicyImage '{namespace}/{name}': {reason}: {error}")?;
-                verdict = verdict.max(match failure.error.disposition() {
-                    Disposition::Stalled => Verdict::Refused,
-                    Disposition::Retry | Disposition::WaitFor(_) => Verdict::Unknown,
-                });
+                verdict = verdict.max(Verdict::of(reason, failure.error.disposition()));
                 (Outcome::Failure(failure), None)
             }
         };
@@ -102,10 +113,7 @@ async fn bounded<R: Registry>(
     let deadline = validate::timeout(&object.spec).unwrap_or(validate::DEFAULT_TIMEOUT);
     let run = async {
         let proved = prove(object, manifests, pipeline, rules, Instant::now()).await?;
-        let failed = |error: StepError| Failure {
-            error,
-            proof: Some(proved.verified.proof().clone()),
-        };
+        let failed = |error: StepError| Failure::after(proved.verified.proof(), error);
         let acquired = pipeline.acquire(&proved.verified, &proved.plan.access).await;
         let acquired = acquired.map_err(|error| failed(error.into()))?;
         let config_map = deliver::config_map(&proved.plan, &proved.revision, &acquired.bundle);

@@ -20,10 +20,11 @@ use super::metrics::Metrics;
 use super::objects::ClusterObjects;
 use super::reconcile::memory::Memory;
 use super::reconcile::validate::Rules;
-use super::registry::{self, RegistrySetupError};
+use super::registry::{self, Counted, RegistrySetupError};
 use crate::domain::bundle::Limits;
 use crate::pipeline::Pipeline;
 use crate::pipeline::ports::Registry;
+use crate::pipeline::shared::SharingObserver;
 
 /// The name of the Lease that replicas compete for.
 const LEASE_NAME: &str = "policy-operator";
@@ -126,9 +127,10 @@ fn context<R: Registry>(
         controller: "policy-operator".to_owned(),
         instance: Some(connect::host_name()),
     };
+    let observer: Arc<dyn SharingObserver> = Arc::new(Counted(Arc::clone(metrics)));
     Context {
         objects: ClusterObjects::new(client.clone()),
-        pipeline: Pipeline::new(registry, Limits::default()),
+        pipeline: Pipeline::new(registry, Limits::default(), &observer),
         rules: Rules {
             require_verification: arguments.require_verification,
         },

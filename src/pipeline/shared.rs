@@ -14,6 +14,13 @@ pub const FAILURE_SHARED_FOR: Duration = Duration::from_secs(2);
 /// Entries that nobody asked for in this time are dropped.
 const IDLE: Duration = Duration::from_hours(24);
 
+/// The oldest moment from which a failure is still shared.
+#[must_use]
+pub fn recent() -> Instant {
+    let now = Instant::now();
+    now.checked_sub(FAILURE_SHARED_FOR).unwrap_or(now)
+}
+
 /// An outcome, and when the work for it began.
 #[derive(Debug)]
 pub struct Answer<T, E> {
@@ -21,6 +28,28 @@ pub struct Answer<T, E> {
     pub outcome: Result<T, Arc<E>>,
     /// When the work began: the outcome says nothing about changes after this.
     pub started: Instant,
+}
+
+/// Is told how often work was saved, for metrics.
+pub trait SharingObserver: Send + Sync {
+    /// A question was answered; `saved` where no work was done for it.
+    fn answered(&self, question: Question, saved: bool);
+}
+
+/// What was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Question {
+    /// Which digest a tag or range means.
+    Resolution,
+    /// Whether a digest is signed as asked.
+    Verification,
+    /// Which bundle a digest names.
+    Bundle,
+}
+
+/// Tells nobody.
+impl SharingObserver for () {
+    fn answered(&self, _: Question, _: bool) {}
 }
 
 impl<T: Clone, E> Clone for Answer<T, E> {
@@ -36,6 +65,7 @@ impl<T: Clone, E> Clone for Answer<T, E> {
 /// wait; when that one is cancelled, another takes over.
 pub struct Shared<K, T, E> {
     answers: Cache<K, Answer<T, E>>,
+    watched: Option<(Question, Arc<dyn SharingObserver>)>,
 }
 
 impl<K, T, E> Shared<K, T, E>
@@ -47,30 +77,37 @@ where
     /// Keeps at most `capacity` answers.
     #[must_use]
     pub fn new(capacity: u64) -> Self {
-        Self {
-            answers: Cache::builder().max_capacity(capacity).time_to_idle(IDLE).build(),
-        }
+        Self::keeping(Cache::builder().max_capacity(capacity).time_to_idle(IDLE).build())
     }
 
     /// Keeps at most `capacity` answers, none for longer than `kept_for`: for secrets.
     #[must_use]
     pub fn short_lived(capacity: u64, kept_for: Duration) -> Self {
-        Self {
-            answers: Cache::builder().max_capacity(capacity).time_to_live(kept_for).build(),
-        }
+        Self::keeping(Cache::builder().max_capacity(capacity).time_to_live(kept_for).build())
     }
 
     /// Keeps answers of at most `capacity` in all, as `weigh` counts the good ones.
     #[must_use]
     pub fn weighed(capacity: u64, weigh: impl Fn(&T) -> u32 + Send + Sync + 'static) -> Self {
-        let weigher = move |_: &K, answer: &Answer<T, E>| answer.outcome.as_ref().map_or(1, |value| weigh(value));
-        Self {
-            answers: Cache::builder()
+        let weigher = move |_: &K, answer: &Answer<T, E>| answer.outcome.as_ref().map_or(1, &weigh);
+        Self::keeping(
+            Cache::builder()
                 .max_capacity(capacity)
                 .weigher(weigher)
                 .time_to_idle(IDLE)
                 .build(),
-        }
+        )
+    }
+
+    fn keeping(answers: Cache<K, Answer<T, E>>) -> Self {
+        Self { answers, watched: None }
+    }
+
+    /// Tells `observer` about every answer to `question`.
+    #[must_use]
+    pub fn watched(mut self, question: Question, observer: Arc<dyn SharingObserver>) -> Self {
+        self.watched = Some((question, observer));
+        self
     }
 
     /// An answer that began no earlier than `not_before`, good or bad: for what may change at any time, such as a tag.
@@ -79,18 +116,22 @@ where
     }
 
     /// A good answer however old it is, or a bad one that began no earlier than `not_before`: for what cannot change once
-    /// it is known, such as the content of a digest.
+    /// it is known, such as the content of a digest. A good answer that is not `usable` any more is worked out anew.
+    ///
+    /// # Errors
+    /// Whatever the work came to.
     pub async fn settled(
         &self,
         key: K,
         not_before: Instant,
+        usable: impl Fn(&T) -> bool + Send + Sync,
         work: impl Future<Output = Result<T, E>>,
     ) -> Result<T, Arc<E>> {
-        self.answer(key, work, |answer| {
-            answer.outcome.is_err() && answer.started < not_before
-        })
-        .await
-        .outcome
+        let outdated = |answer: &Answer<T, E>| match &answer.outcome {
+            Ok(value) => !usable(value),
+            Err(_) => answer.started < not_before,
+        };
+        self.answer(key, work, outdated).await.outcome
     }
 
     async fn answer(
@@ -106,11 +147,15 @@ where
                 started,
             }
         };
-        self.answers
+        let entry = self
+            .answers
             .entry(key)
             .or_insert_with_if(started_work, |answer| outdated(answer))
-            .await
-            .into_value()
+            .await;
+        if let Some((question, observer)) = &self.watched {
+            observer.answered(*question, !entry.is_fresh());
+        }
+        entry.into_value()
     }
 }
 
@@ -149,19 +194,27 @@ mod tests {
     #[tokio::test]
     async fn a_good_answer_settles_and_a_bad_one_does_not() {
         let shared = shared();
-        let bad = shared
-            .settled("digest", Instant::now(), async { Err("down".to_owned()) })
-            .await;
-        assert!(bad.is_err());
-        let still_bad = shared
-            .settled("digest", Instant::now() - FAILURE_SHARED_FOR, async { Ok(1) })
-            .await;
-        assert!(still_bad.is_err());
-        let good = shared.settled("digest", Instant::now(), async { Ok(2) }).await;
-        let settled = shared
-            .settled("digest", Instant::now(), async { Err("down".to_owned()) })
-            .await;
-        assert_eq!((good, settled), (Ok(2), Ok(2)));
+        let ask = async |not_before, outcome: Result<u32, &str>| {
+            let work = async { outcome.map_err(str::to_owned) };
+            shared.settled("digest", not_before, |value| *value != 3, work).await
+        };
+        assert!(ask(Instant::now(), Err("down")).await.is_err());
+        assert!(ask(recent(), Ok(1)).await.is_err());
+        assert_eq!(ask(Instant::now(), Ok(2)).await, Ok(2));
+        assert_eq!(ask(Instant::now(), Err("down")).await, Ok(2));
+    }
+
+    #[tokio::test]
+    async fn a_good_answer_that_is_of_no_use_any_more_is_worked_out_anew() {
+        let shared = shared();
+        let ask = async |usable: bool, value| {
+            shared
+                .settled("digest", recent(), |_| usable, async { Ok(value) })
+                .await
+        };
+        assert_eq!(ask(true, 1).await, Ok(1));
+        assert_eq!(ask(false, 2).await, Ok(2));
+        assert_eq!(ask(true, 3).await, Ok(2));
     }
 
     #[tokio::test]
@@ -169,9 +222,7 @@ mod tests {
         let (shared, counter) = (shared(), AtomicU32::new(0));
         let never = shared.fresh("tag", Instant::now(), std::future::pending());
         assert!(tokio::time::timeout(Duration::from_millis(20), never).await.is_err());
-        let answer = shared
-            .fresh("tag", Instant::now() - FAILURE_SHARED_FOR, count(&counter))
-            .await;
+        let answer = shared.fresh("tag", recent(), count(&counter)).await;
         assert_eq!(answer.outcome, Ok(1));
     }
 }

@@ -55,6 +55,9 @@ pub enum VerifyError {
     /// The policy is not satisfied.
     #[error(transparent)]
     Untrusted(#[from] TrustError),
+    /// The thread that decided did not come back.
+    #[error("checking the signatures was interrupted")]
+    Interrupted,
 }
 
 /// Proves `revision` by `policy`.
@@ -72,17 +75,37 @@ pub async fn verify<R: Registry>(
     if *policy == TrustPolicy::NotConfigured {
         return Ok(policy.decide(revision, &known)?);
     }
+    let mut decision = None;
     for stage in [Stage::Bundles, Stage::Legacy] {
         let gathered = gather(registry, stage, revision, access).await?;
         known.extend(gathered.evidence);
-        if let Ok(verified) = policy.decide(revision, &known) {
+        let (decided, evidence) = decide(policy, revision, known).await?;
+        known = evidence;
+        if let Ok(verified) = decided {
             return Ok(verified);
         }
         if let Some(error) = gathered.missing {
             return Err(error.into());
         }
+        decision = Some(decided);
     }
-    Ok(policy.decide(revision, &known)?)
+    decision
+        .unwrap_or_else(|| policy.decide(revision, &known))
+        .map_err(VerifyError::Untrusted)
+}
+
+/// Decides on a thread of its own: fifty signatures and as many large keys take seconds, which no other object on this
+/// thread should wait for.
+async fn decide(
+    policy: &TrustPolicy,
+    revision: &Revision,
+    evidence: Vec<Evidence>,
+) -> Result<(Result<Verified<Revision>, TrustError>, Vec<Evidence>), VerifyError> {
+    let (policy, revision) = (policy.clone(), revision.clone());
+    let work = move || (policy.decide(&revision, &evidence), evidence);
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|_| VerifyError::Interrupted)
 }
 
 /// Fetches the evidence of one stage.
@@ -228,6 +251,7 @@ impl Classify for VerifyError {
     fn reason(&self) -> Reason {
         match self {
             Self::Untrusted(error) => error.reason(),
+            Self::Interrupted => Reason::Internal,
             Self::Lookup(error) => match error {
                 RegistryError::Unauthorized { .. }
                 | RegistryError::Denied { .. }
@@ -250,6 +274,7 @@ impl Classify for VerifyError {
     fn disposition(&self) -> Disposition {
         match self {
             Self::Untrusted(error) => error.disposition(),
+            Self::Interrupted => Disposition::Retry,
             Self::Lookup(_) if self.reason() == Reason::VerificationUnavailable => Disposition::Retry,
             Self::Lookup(error) => error.disposition(),
         }

@@ -22,7 +22,7 @@ use policy_operator_harness::{opa, tools};
 use rstest::rstest;
 use serde_json::{Value, json};
 
-const LIMIT: std::time::Duration = std::time::Duration::from_secs(60);
+const LIMIT: std::time::Duration = std::time::Duration::from_mins(1);
 
 /// Copies an image's manifest and everything that cosign put beside it out of a registry without a referrers API.
 struct Mirror<'a> {

@@ -101,6 +101,13 @@ impl Download {
             StatusCode::PARTIAL_CONTENT if begins_at(response.headers(), self.written) => {}
             // The registry does not resume, and sends everything again.
             StatusCode::OK => self.restart().await.map_err(storage)?,
+            StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE if self.written > 0 => {
+                self.restart().await.map_err(storage)?;
+                return Err(RegistryError::Unreachable {
+                    host: ask.host.clone(),
+                    cause: "the answer does not go on where the one before broke off".to_owned(),
+                });
+            }
             status => return Err(ask.unexpected(status)),
         }
         let left = size - self.written;

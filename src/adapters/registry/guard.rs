@@ -34,7 +34,7 @@ pub struct NetworkPolicy {
 
 impl NetworkPolicy {
     /// - `allowed_registries`: patterns of registries that may be used, such as `*.acme.example`; all where empty.
-    /// - `deny_private_addresses`: refuse 10/8, 172.16/12, 192.168/16, 100.64/10 and fc00::/7.
+    /// - `deny_private_addresses`: refuse 10/8, 172.16/12, 192.168/16, 100.64/10 and `fc00::/7`.
     /// - `allow_loopback`: allow 127/8 and `::1`, for tests and laptops.
     /// - `refused`: further addresses, such as the API server's own. They are refused on every port, except on loopback,
     ///   which everything on the machine shares.
@@ -96,9 +96,9 @@ impl NetworkPolicy {
             if form.is_loopback() {
                 return self.allow_loopback;
             }
-            !self.refused.iter().any(|refused| refused.ip().to_canonical() == form)
-                && !address::is_never_a_registry(form)
-                && !(self.deny_private_addresses && address::is_private(form))
+            let is_listed = self.refused.iter().any(|refused| refused.ip().to_canonical() == form);
+            let is_denied = self.deny_private_addresses && address::is_private(form);
+            !(is_listed || is_denied || address::is_never_a_registry(form))
         })
     }
 

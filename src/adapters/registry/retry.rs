@@ -29,13 +29,12 @@ pub(super) fn pause(attempt: u32) -> Duration {
 /// Source: RFC 9110, section 10.2.3.
 pub(super) fn after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    let wait = match text.parse::<u64>() {
-        Ok(seconds) => Duration::from_secs(seconds),
+    let wait = if let Ok(seconds) = text.parse::<u64>() {
+        Duration::from_secs(seconds)
+    } else {
         // An HTTP date is one of the forms of RFC 2822.
-        Err(_) => {
-            let until = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
-            Duration::try_from(until.duration_since(now)).unwrap_or_default()
-        }
+        let until = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
+        Duration::try_from(until.duration_since(now)).unwrap_or_default()
     };
     Some(wait.clamp(MIN_WAIT, MAX_WAIT))
 }

@@ -30,8 +30,14 @@ impl Content for StoredBlob {
         self.size
     }
 
+    #[expect(clippy::disallowed_methods, reason = "a blob that this store has counted")]
     fn open(&self) -> io::Result<Box<dyn io::Read + Send>> {
         Ok(Box::new(File::open(&self.path)?))
+    }
+
+    fn discard(&self) {
+        // The index drops it when it is asked for next, because the file is gone.
+        let _ = fs::remove_file(&self.path);
     }
 }
 
@@ -76,7 +82,7 @@ impl BlobStore {
             index: Mutex::default(),
         };
         for (_, path, size) in found {
-            store.admit(path, size);
+            store.admit(&path, size);
         }
         Ok(store)
     }
@@ -112,16 +118,16 @@ impl BlobStore {
             fs::create_dir_all(directory)?;
         }
         file.persist(&path).map_err(|error| error.error)?;
-        self.admit(path.clone(), size);
+        self.admit(&path, size);
         Ok(StoredBlob { path, size })
     }
 
     /// Counts a file, and removes others until there is room for it.
-    fn admit(&self, path: PathBuf, size: u64) {
+    fn admit(&self, path: &Path, size: u64) {
         let evicted = {
             let mut index = self.index();
-            index.touch(&path, size);
-            index.evict(self.capacity, &path)
+            index.touch(path, size);
+            index.evict(self.capacity, path)
         };
         for path in evicted {
             // What cannot be removed now is found again at the next start.

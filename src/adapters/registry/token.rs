@@ -20,7 +20,7 @@ use crate::pipeline::ports::RegistryError;
 /// Largest answer of a token server, in bytes.
 const MAX_TOKEN_REPLY_BYTES: u64 = 64 << 10;
 /// Lifetime of a token that does not say. Source: distribution documentation, "Token authentication".
-const DEFAULT_LIFETIME: Duration = Duration::from_secs(60);
+const DEFAULT_LIFETIME: Duration = Duration::from_mins(1);
 const MAX_LIFETIME: Duration = Duration::from_hours(1);
 /// How long what does not expire is sent without being asked for again.
 pub(super) const FIXED_LIFETIME: Duration = MAX_LIFETIME;

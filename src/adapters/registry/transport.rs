@@ -109,7 +109,5 @@ fn settings(cause: &str) -> RegistryError {
 }
 
 fn innermost(error: &dyn std::error::Error) -> String {
-    error
-        .source()
-        .map_or_else(|| error.to_string(), |source| innermost(source))
+    error.source().map_or_else(|| error.to_string(), innermost)
 }

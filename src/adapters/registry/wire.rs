@@ -86,7 +86,7 @@ impl Wire {
         let mut attempt = 1;
         loop {
             let (error, pause) = match self.follow(ask, authorization).await {
-                Ok(response) => match self.postponed(ask, &response, attempt) {
+                Ok(response) => match Self::postponed(ask, &response, attempt) {
                     None => return Ok(response),
                     Some(postponed) => postponed,
                 },
@@ -103,7 +103,7 @@ impl Wire {
 
     /// For an answer that says "later": the error it becomes in the end, and the pause before it is worth asking again
     /// from here.
-    fn postponed(&self, ask: &Ask, response: &Response, attempt: u32) -> Option<(RegistryError, Option<Duration>)> {
+    fn postponed(ask: &Ask, response: &Response, attempt: u32) -> Option<(RegistryError, Option<Duration>)> {
         let status = response.status();
         let wait = retry::after(response.headers(), Timestamp::now());
         let limited = |wait| RegistryError::RateLimited {

@@ -18,7 +18,7 @@ fn image(layers: &[&str]) -> Value {
     json!({ "schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": descriptor(IMAGE_CONFIG), "layers": layers })
 }
 
-fn index(children: Vec<Value>) -> Value {
+fn index(children: &[Value]) -> Value {
     json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": children })
 }
 
@@ -148,7 +148,7 @@ fn an_index_leads_to_its_one_policy_image_and_no_further() {
     let mut unknown = child(OCI_MANIFEST, &json!(2));
     unknown["platform"] = json!({ "os": "unknown", "architecture": "unknown" });
     let foreign = child("application/vnd.acme", &json!(3));
-    let document = index(vec![attestation, unknown, foreign, policy.clone(), policy]);
+    let document = index(&[attestation, unknown, foreign, policy.clone(), policy]);
     let Ok(Opened::Index(child)) = open(&document) else {
         panic!("no index")
     };
@@ -170,17 +170,17 @@ fn an_index_leads_to_its_one_policy_image_and_no_further() {
 #[test]
 fn an_index_of_none_several_or_indexes_is_refused() {
     let policy = |number: u8| child(OCI_MANIFEST, &json!(number));
-    assert_eq!(open(&index(vec![])), Err(ManifestError::EmptyIndex));
+    assert_eq!(open(&index(&[])), Err(ManifestError::EmptyIndex));
     assert_eq!(
-        open(&index(vec![child(OCI_INDEX, &json!(1))])),
+        open(&index(&[child(OCI_INDEX, &json!(1))])),
         Err(ManifestError::EmptyIndex)
     );
-    let several = open(&index(vec![policy(1), policy(2)]));
+    let several = open(&index(&[policy(1), policy(2)]));
     assert_eq!(several, Err(ManifestError::AmbiguousIndex { found: 2 }));
-    let many = open(&index((0..65).map(policy).collect()));
+    let many = open(&index(&(0..65).map(policy).collect::<Vec<_>>()));
     assert_eq!(many, Err(ManifestError::LimitEntries { found: 65 }));
-    let inner = index(vec![]);
-    let Ok(Opened::Index(child)) = open(&index(vec![child(OCI_MANIFEST, &inner)])) else {
+    let inner = index(&[]);
+    let Ok(Opened::Index(child)) = open(&index(&[child(OCI_MANIFEST, &inner)])) else {
         panic!("no index")
     };
     let error = child.open("", inner.to_string().as_bytes()).unwrap_err();

@@ -69,7 +69,7 @@ impl Tar {
         let mut attributes = Vec::new();
         for (key, value) in records {
             let rest = key.len() + value.len() + 3;
-            let length = (rest + 1..)
+            let length = (rest + 1..rest + 20)
                 .find(|length| rest + length.to_string().len() == *length)
                 .unwrap();
             attributes.extend(format!("{length} {key}={value}\n").bytes());

@@ -46,7 +46,7 @@ use super::status::PolicyImageStatus;
     validation = Rule::new("!(has(self.insecure) && self.insecure && has(self.tls))")
         .message("insecure means plain HTTP, which uses no certificates; remove tls or insecure")
         .field_path(".insecure"),
-    validation = Rule::new("!has(self.timeout) || !has(self.interval) || duration(self.timeout) <= duration(self.interval)")
+    validation = Rule::new(TIMEOUT_WITHIN_INTERVAL)
         .message("timeout must not be longer than interval")
         .field_path(".timeout"),
 )]
@@ -75,7 +75,8 @@ pub struct PolicyImageSpec {
 
     /// A ServiceAccount in the same namespace whose imagePullSecrets are tried too, after those above.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253), regex(pattern = NAME_PATTERN))]
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new(NAME_RULE).message(NAME_MESSAGE))]
     pub service_account_name: Option<String>,
 
     /// Certificates for the registry: an additional authority to trust, a client certificate to show.
@@ -92,16 +93,15 @@ pub struct PolicyImageSpec {
 
     /// How often the tag or range, the keys and the delivered object are checked: 5s to 24h, as in `5m` or `1h30m`.
     #[serde(default = "default_interval")]
-    #[schemars(length(max = 32), regex(pattern = DURATION_PATTERN))]
-    #[x_kube(validation = Rule::new("duration(self) >= duration('5s') && duration(self) <= duration('24h')")
-        .message("interval must be between 5s and 24h"))]
+    #[schemars(length(max = 32))]
+    #[x_kube(validation = Rule::new(INTERVAL_RULE).message("interval is 5s to 24h, written like 90s or 1h30m"))]
     pub interval: String,
 
-    /// How long one run may take: 1s to 10m. Not longer than interval.
+    /// How long one run may take: 1s to 10m. Not longer than interval. Absent: 60s, or interval where that is shorter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 32), regex(pattern = DURATION_PATTERN))]
-    #[x_kube(validation = Rule::new("duration(self) >= duration('1s') && duration(self) <= duration('10m')")
-        .message("timeout must be between 1s and 10m; without one it is 60s, or the interval where that is shorter"))]
+    #[schemars(length(max = 32))]
+    #[x_kube(validation = Rule::new(TIMEOUT_RULE)
+        .message("timeout is 1s to 10m, written like 90s; without one it is 60s, or the interval where that is shorter"))]
     pub timeout: Option<String>,
 
     /// True stops all work on this object; what was delivered stays.
@@ -113,12 +113,20 @@ pub struct PolicyImageSpec {
     pub delivery: Option<Delivery>,
 }
 
-/// Pattern of durations in Go's notation, without signs and fractions.
-const DURATION_PATTERN: &str = r"^([0-9]{1,7}(ms|s|m|h))+$";
-/// Pattern of object names: RFC 1123 subdomains.
-const NAME_PATTERN: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
-/// Pattern of keys in Secrets and ConfigMaps.
-const DATA_KEY_PATTERN: &str = r"^[-._a-zA-Z0-9]+$";
+// Patterns are CEL rules, because a rule has a message. Durations are in Go's notation, without signs and fractions; no
+// more than five digits, so that none overflows the type that CEL reads it into.
+const INTERVAL_RULE: &str = "self.matches('^([0-9]{1,5}(ms|s|m|h))+$') && duration(self) >= duration('5s') && duration(self) <= duration('24h')";
+const TIMEOUT_RULE: &str = "self.matches('^([0-9]{1,5}(ms|s|m|h))+$') && duration(self) >= duration('1s') && duration(self) <= duration('10m')";
+/// Silent where one of the two is no duration, which a rule of its own says.
+const TIMEOUT_WITHIN_INTERVAL: &str = "!has(self.timeout) || !has(self.interval) || [self.timeout, self.interval].exists(text, !text.matches('^([0-9]{1,5}(ms|s|m|h))+$')) || duration(self.timeout) <= duration(self.interval)";
+
+/// Names of objects: RFC 1123 subdomains.
+const NAME_RULE: &str = r"self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')";
+const NAME_MESSAGE: &str =
+    "write the name of an object in this namespace: a-z, 0-9, '-' and '.', with a letter or digit at both ends";
+/// Keys of a Secret or ConfigMap.
+const DATA_KEY_RULE: &str = "self.matches('^[-._a-zA-Z0-9]+$')";
+const DATA_KEY_MESSAGE: &str = "write a key of letters, digits, '-', '_' and '.' only";
 
 /// The check interval where none is written.
 pub const DEFAULT_INTERVAL: &str = "5m";
@@ -138,21 +146,24 @@ fn default_minimum_matches() -> i32 {
 }
 
 /// An object in the same namespace, by name.
-#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 pub struct NameReference {
     /// Name of the object.
-    #[schemars(length(min = 1, max = 253), regex(pattern = NAME_PATTERN))]
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new(NAME_RULE).message(NAME_MESSAGE))]
     pub name: String,
 }
 
 /// One key of a Secret or ConfigMap in the same namespace.
-#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 pub struct KeyReference {
     /// Name of the object.
-    #[schemars(length(min = 1, max = 253), regex(pattern = NAME_PATTERN))]
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new(NAME_RULE).message(NAME_MESSAGE))]
     pub name: String,
     /// Key in its data.
-    #[schemars(length(min = 1, max = 253), regex(pattern = DATA_KEY_PATTERN))]
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new(DATA_KEY_RULE).message(DATA_KEY_MESSAGE))]
     pub key: String,
 }
 
@@ -205,10 +216,12 @@ pub struct Verify {
 }
 
 /// One signer.
-#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 pub struct AuthoritySpec {
     /// Name of the authority, shown in status when it has signed.
-    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')")
+        .message("write a name of a-z, 0-9 and '-', with a letter or digit at both ends"))]
     pub name: String,
 
     /// Public keys that speak for it, as made by `cosign generate-key-pair`.
@@ -218,18 +231,21 @@ pub struct AuthoritySpec {
 /// Where PEM public keys are. Several keys in one text are all accepted.
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("[has(self.data), has(self.secretRef), has(self.configMapRef)].filter(x, x).size() == 1")
-    .message("set exactly one of data, secretRef and configMapRef"))]
+#[x_kube(
+    validation = Rule::new("[has(self.data), has(self.secretRef), has(self.configMapRef)].filter(x, x).size() == 1")
+        .message("set exactly one of data, secretRef and configMapRef"),
+    // Rules of the whole, not of data: the refusal of a text repeats it, and with it a private key.
+    validation = Rule::new("!has(self.data) || !self.data.contains('PRIVATE KEY')")
+        .message("this is a private key; put the public key here and treat the private key as leaked")
+        .field_path(".data"),
+    validation = Rule::new("!has(self.data) || self.data.contains('PRIVATE KEY') || self.data.contains('-----BEGIN PUBLIC KEY-----')")
+        .message("data must hold a PEM block 'PUBLIC KEY', as in cosign.pub")
+        .field_path(".data"),
+)]
 pub struct KeySource {
     /// The PEM text itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 16384))]
-    #[x_kube(
-        validation = Rule::new("!self.contains('PRIVATE KEY')")
-            .message("this is a private key; put the public key here and treat the private key as leaked"),
-        validation = Rule::new("self.contains('-----BEGIN PUBLIC KEY-----')")
-            .message("data must hold a PEM block 'PUBLIC KEY'"),
-    )]
     pub data: Option<String>,
 
     /// In a Secret.
@@ -257,15 +273,15 @@ pub struct ConfigMapDelivery {
     /// Name of the ConfigMap; by default the name of this object with `-bundle` appended. A ConfigMap that exists and
     /// is not owned by this object is never touched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253), regex(pattern = NAME_PATTERN))]
-    #[x_kube(validation = Rule::new("self != 'kube-root-ca.crt'")
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new(NAME_RULE).message(NAME_MESSAGE), validation = Rule::new("self != 'kube-root-ca.crt'")
         .message("kube-root-ca.crt belongs to Kubernetes; choose another name"))]
     pub name: Option<String>,
 
     /// Key in binaryData that holds `bundle.tar.gz`.
     #[serde(default = "default_bundle_key")]
-    #[schemars(length(min = 1, max = 253), regex(pattern = DATA_KEY_PATTERN))]
-    #[x_kube(validation = Rule::new("self != '.' && !self.startsWith('..')")
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new(DATA_KEY_RULE).message(DATA_KEY_MESSAGE), validation = Rule::new("self != '.' && !self.startsWith('..')")
         .message("key must not be '.' or start with '..'"))]
     pub key: String,
 
@@ -295,7 +311,10 @@ impl Default for ConfigMapDelivery {
 fn labels(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     string_map(
         "Labels for the ConfigMap.",
-        &serde_json::json!({ "type": "string", "maxLength": 63, "pattern": r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$" }),
+        &serde_json::json!({ "type": "string", "maxLength": 63, "x-kubernetes-validations": [{
+            "rule": "self.matches('^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$')",
+            "message": "write a value of letters, digits, '-', '_' and '.', with a letter or digit at both ends",
+        }] }),
     )
 }
 
@@ -315,7 +334,7 @@ fn string_map(description: &str, value: &serde_json::Value) -> schemars::Schema 
         "additionalProperties": value,
         "x-kubernetes-validations": [
             {
-                "rule": "self.all(key, key.matches('^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)$'))",
+                "rule": r"self.all(key, key.indexOf('/') <= 253 && key.matches('^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$'))",
                 "message": "a key is an optional DNS prefix and '/', and a name of at most 63 letters, digits, '-', '_' and '.'",
             },
             {

@@ -22,7 +22,7 @@ fn everything() -> Arc<Metrics> {
             metrics.registry_request(request, status);
         }
     }
-    for cache in [Cache::Resolution, Cache::Verification, Cache::Bundle] {
+    for cache in [Cache::Resolution, Cache::Verification, Cache::Bundle, Cache::Blob] {
         metrics.cache_hit(cache);
         metrics.cache_miss(cache);
     }

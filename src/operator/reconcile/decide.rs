@@ -50,11 +50,8 @@ pub fn decide(
                 && proved == verified.proof().trust_digest().map(Digest::to_string)
                 && bundle.digest == content.to_string()
                 && (&config_map.name, &config_map.key) == (&plan.target.name, &plan.target.key)
-                && holds(existing.metadata.labels.as_ref(), &labels(plan))
-                && holds(
-                    existing.metadata.annotations.as_ref(),
-                    &annotations(plan, revision, &content),
-                ),
+                && holds(&existing.labels, &labels(plan))
+                && holds(&existing.annotations, &annotations(plan, revision, &content)),
         )
     };
     if unchanged() == Some(true) {
@@ -64,10 +61,8 @@ pub fn decide(
     }
 }
 
-fn holds(actual: Option<&BTreeMap<String, String>>, wanted: &BTreeMap<String, String>) -> bool {
-    wanted
-        .iter()
-        .all(|(key, value)| actual.and_then(|actual| actual.get(key)) == Some(value))
+fn holds(actual: &BTreeMap<String, String>, wanted: &BTreeMap<String, String>) -> bool {
+    wanted.iter().all(|(key, value)| actual.get(key) == Some(value))
 }
 
 /// The labels of the ConfigMap: the user's and the one that our watch selects by.
@@ -89,3 +84,6 @@ pub fn annotations(plan: &Plan, revision: &Revision, bundle: &Digest) -> BTreeMa
     );
     annotations
 }
+
+#[cfg(test)]
+mod tests;

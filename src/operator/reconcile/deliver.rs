@@ -157,10 +157,8 @@ pub async fn deliver(
         uid: applied.uid.clone().unwrap_or_default(),
         resource_version: applied.resource_version.clone().unwrap_or_default(),
         content: Some(bundle.value().facts().digest),
-        metadata: ObjectMeta {
-            managed_fields: None,
-            ..applied
-        },
+        labels: applied.labels.unwrap_or_default(),
+        annotations: applied.annotations.unwrap_or_default(),
         removal: None,
         immutable: false,
     })
@@ -242,3 +240,6 @@ async fn remove_former(client: &Client, target: &Target, former: &str) -> Result
         Err(error) => Err(failed(error)),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,11 +9,15 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, ServiceAccount};
 
+use crate::operator::api::grammar::is_object_name;
 use crate::operator::api::spec::{AuthorityCertificates, KeyReference, KeySource, PolicyImageSpec};
 use crate::pipeline::failure::{Classify, Disposition, Reason};
 
 /// Most bytes that are read from one key.
 pub const MAX_VALUE_BYTES: usize = 1 << 20;
+
+/// Most pull secrets of one object, those of its ServiceAccount included: an API server does not count the latter.
+pub const MAX_PULL_SECRETS: usize = 32;
 
 /// How soon an absent reference is looked for again.
 const ABSENT_RETRY: Duration = Duration::from_secs(30);
@@ -62,6 +66,24 @@ pub struct References {
 /// Why something that the spec names cannot be used.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum DereferenceError {
+    /// What is written can be no object's name, and could lead out of the namespace.
+    #[error("{kind} '{name}' is not the name of an object in this namespace; correct '{field}'")]
+    Name {
+        /// Secret, ConfigMap or ServiceAccount.
+        kind: &'static str,
+        /// What is written, cut.
+        name: String,
+        /// The field that names it.
+        field: &'static str,
+    },
+    /// Over [`MAX_PULL_SECRETS`].
+    #[error(
+        "{found} pull secrets, and at most {MAX_PULL_SECRETS} are tried; shorten 'spec.imagePullSecrets' or the imagePullSecrets of ServiceAccount 'spec.serviceAccountName'"
+    )]
+    CountPullSecrets {
+        /// How many are named.
+        found: usize,
+    },
     /// It is not there.
     #[error("{kind} '{name}' does not exist in this namespace; '{field}' names it")]
     FindObject {
@@ -110,7 +132,7 @@ impl Classify for DereferenceError {
     fn reason(&self) -> Reason {
         match self {
             Self::FindObject { .. } | Self::FindKey { .. } => Reason::ReferenceNotFound,
-            Self::ReadText { .. } => Reason::ReferenceInvalid,
+            Self::Name { .. } | Self::CountPullSecrets { .. } | Self::ReadText { .. } => Reason::ReferenceInvalid,
             Self::Read { .. } => Reason::KubernetesApiFailed,
         }
     }
@@ -118,7 +140,7 @@ impl Classify for DereferenceError {
     fn disposition(&self) -> Disposition {
         match self {
             Self::FindObject { .. } | Self::FindKey { .. } => Disposition::WaitFor(ABSENT_RETRY),
-            Self::ReadText { .. } => Disposition::Stalled,
+            Self::Name { .. } | Self::CountPullSecrets { .. } | Self::ReadText { .. } => Disposition::Stalled,
             Self::Read { source, .. } if source.forbidden => Disposition::Stalled,
             Self::Read { .. } => Disposition::Retry,
         }
@@ -192,6 +214,7 @@ impl<O: ObjectReader> Reader<'_, O> {
             .collect();
         if let Some(account) = &spec.service_account_name {
             let field = "spec.serviceAccountName";
+            check_name("ServiceAccount", account, field)?;
             let found = self.objects.service_account(self.namespace, account).await;
             let found = existing(found, "ServiceAccount", account, field)?;
             named.extend(
@@ -201,6 +224,9 @@ impl<O: ObjectReader> Reader<'_, O> {
                     .flatten()
                     .map(|secret| (secret.name, field)),
             );
+        }
+        if named.len() > MAX_PULL_SECRETS {
+            return Err(DereferenceError::CountPullSecrets { found: named.len() });
         }
         let mut values = Vec::with_capacity(named.len());
         for (name, field) in named {
@@ -212,6 +238,7 @@ impl<O: ObjectReader> Reader<'_, O> {
     }
 
     async fn secret(&self, name: &str, field: &'static str) -> Result<Secret, DereferenceError> {
+        check_name("Secret", name, field)?;
         existing(self.objects.secret(self.namespace, name).await, "Secret", name, field)
     }
 
@@ -229,6 +256,7 @@ impl<O: ObjectReader> Reader<'_, O> {
             return Ok(None);
         };
         let kind = "ConfigMap";
+        check_name(kind, name, field)?;
         let found = existing(self.objects.config_map(self.namespace, name).await, kind, name, field)?;
         let missing = || DereferenceError::FindKey {
             kind,
@@ -239,6 +267,17 @@ impl<O: ObjectReader> Reader<'_, O> {
         let value = found.data.as_ref().and_then(|data| data.get(key)).ok_or_else(missing)?;
         text(kind, name, key, value.as_bytes()).map(Some)
     }
+}
+
+fn check_name(kind: &'static str, name: &str, field: &'static str) -> Result<(), DereferenceError> {
+    if is_object_name(name) {
+        return Ok(());
+    }
+    Err(DereferenceError::Name {
+        kind,
+        name: name.chars().take(80).collect(),
+        field,
+    })
 }
 
 fn existing<T>(
@@ -304,3 +343,6 @@ fn text(kind: &'static str, name: &str, key: &str, value: &[u8]) -> Result<Strin
         Ok(value.to_owned())
     }
 }
+
+#[cfg(test)]
+mod tests;

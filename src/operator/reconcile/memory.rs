@@ -57,7 +57,7 @@ impl Recollection {
 }
 
 /// A ConfigMap as we left it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivered {
     /// Its name.
     pub name: String,
@@ -144,3 +144,6 @@ impl Memory {
 fn key(namespace: &str, name: &str) -> (String, String) {
     (namespace.to_owned(), name.to_owned())
 }
+
+#[cfg(test)]
+mod tests;

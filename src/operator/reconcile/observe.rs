@@ -1,5 +1,7 @@
 //! Step 4a: what is at the target now.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Api, Client};
@@ -16,7 +18,7 @@ use crate::pipeline::failure::{Classify, Disposition, Reason};
 const NAMESAKE_RETRY: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// The target as it is.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Observed {
     /// There is no such ConfigMap.
     Absent,
@@ -36,7 +38,7 @@ impl Observed {
 }
 
 /// Our ConfigMap as it is.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Existing {
     /// Its UID.
     pub uid: String,
@@ -44,8 +46,10 @@ pub struct Existing {
     pub resource_version: String,
     /// The digest of what the target's key holds; none where the key is missing or others are beside it.
     pub content: Option<Digest>,
-    /// Its metadata, as far as we set it.
-    pub metadata: ObjectMeta,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its annotations.
+    pub annotations: BTreeMap<String, String>,
     /// The merge patch that removes what others put beside our key, if there is anything.
     pub removal: Option<Value>,
     /// Whether it is immutable.
@@ -138,7 +142,8 @@ fn existing(config_map: ConfigMap, target: &Target) -> Result<Existing, ObserveE
         content: content.filter(|_| intact),
         removal: (!intact).then(|| json!({ "data": null, "binaryData": beside })),
         immutable: config_map.immutable.unwrap_or_default(),
-        metadata,
+        labels: metadata.labels.unwrap_or_default(),
+        annotations: metadata.annotations.unwrap_or_default(),
     })
 }
 
@@ -161,3 +166,6 @@ fn controllers(
             && owner.api_version.split('/').next() == Some(GROUP)
     })
 }
+
+#[cfg(test)]
+mod tests;

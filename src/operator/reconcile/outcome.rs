@@ -2,21 +2,33 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::Proved;
 use super::deliver::DeliverError;
 use super::dereference::DereferenceError;
 use super::observe::ObserveError;
-use super::validate::ValidateError;
+use super::validate::{Plan, ValidateError};
 use crate::domain::bundle::BundleFacts;
 use crate::domain::revision::Revision;
 use crate::domain::source::Selection;
-use crate::domain::trust::Proof;
+use crate::domain::trust::{Proof, Verified};
 use crate::pipeline::acquire::AcquireError;
 use crate::pipeline::failure::{Classify, Disposition, Reason};
 use crate::pipeline::resolve::ResolveError;
 use crate::pipeline::verify::VerifyError;
+
+/// What steps 1 to 4 found out.
+#[derive(Debug)]
+pub struct Proved {
+    /// What the run sets out to do.
+    pub plan: Plan,
+    /// What the source resolved to.
+    pub revision: Revision,
+    /// The same, with the proof.
+    pub verified: Verified<Revision>,
+    /// When the registry was asked; others may have asked before this run began.
+    pub asked: Instant,
+}
 
 /// The end of one run.
 #[derive(Debug)]
@@ -72,14 +84,28 @@ impl Success {
 #[derive(Debug)]
 pub struct Failure {
     /// What went wrong.
-    pub error: StepError,
+    pub error: Box<StepError>,
     /// The proof, where the run got as far as one.
     pub proof: Option<Proof>,
 }
 
+impl Failure {
+    /// A failure after the proof was found.
+    #[must_use]
+    pub fn after(proof: &Proof, error: StepError) -> Self {
+        Self {
+            error: Box::new(error),
+            proof: Some(proof.clone()),
+        }
+    }
+}
+
 impl From<StepError> for Failure {
     fn from(error: StepError) -> Self {
-        Self { error, proof: None }
+        Self {
+            error: Box::new(error),
+            proof: None,
+        }
     }
 }
 

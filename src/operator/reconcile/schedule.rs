@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use super::outcome::Outcome;
+use super::status;
+use crate::operator::api::PolicyImage;
 use crate::pipeline::failure::{Classify, Disposition};
 
 /// The first delay after a failure.
@@ -40,6 +42,16 @@ pub fn delay(outcome: &Outcome, interval: Duration, failures: u32, recheck: bool
 #[must_use]
 pub fn tolerated_age(interval: Duration) -> Duration {
     (interval / 10).clamp(Duration::from_secs(1), Duration::from_secs(30))
+}
+
+/// Whether somebody asked for this run: by changing the spec, or by the annotation.
+#[must_use]
+pub fn changed(object: &PolicyImage) -> bool {
+    let status = object.status.as_ref();
+    status.and_then(|status| status.observed_generation) != object.metadata.generation
+        || status::requested_at(object).is_some_and(|requested| {
+            status.and_then(|status| status.last_handled_reconcile_at.as_ref()) != Some(&requested)
+        })
 }
 
 #[cfg(test)]

@@ -119,7 +119,7 @@ fn failed(conditions: &mut Conditions<'_>, status: &PolicyImageStatus, failure: 
     let serving = if taken { String::new() } else { serving(status) };
     let message = format!("{}{serving}", shorten(&error, MESSAGE_LIMIT - 200));
     conditions.set(READY, "False", reason, &message);
-    match (&failure.error, &failure.proof) {
+    match (&*failure.error, &failure.proof) {
         (_, Some(proof)) => conditions.proved(proof),
         (StepError::Verify(_), None) if matches!(reason, Reason::Unsigned | Reason::SignatureMismatch) => {
             conditions.set(VERIFIED, "False", reason, &error);
@@ -127,7 +127,7 @@ fn failed(conditions: &mut Conditions<'_>, status: &PolicyImageStatus, failure: 
         (StepError::Verify(_), None) => conditions.set(VERIFIED, "Unknown", reason, &error),
         (_, None) => conditions.keep_or(VERIFIED, reason, "not looked up, because the run failed before"),
     }
-    match &failure.error {
+    match &*failure.error {
         StepError::Observe(_) | StepError::Deliver(_) if taken => conditions.set(DELIVERED, "False", reason, &error),
         _ if status.bundle.is_some() => conditions.delivered(status),
         _ => conditions.set(

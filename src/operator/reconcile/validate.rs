@@ -1,5 +1,8 @@
 //! Step 2: turns a spec and the values it names into a [`Plan`]. After this step the spec cannot be wrong any more.
 
+mod bounds;
+mod duration;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -10,9 +13,7 @@ use crate::domain::source::{Source, SourceError};
 use crate::domain::trust::{Authority, PublicKey, PublicKeyError, TrustPolicy, TrustPolicyError};
 use crate::operator::api::spec::{ConfigMapDelivery, PolicyImage, PolicyImageSpec, Verify};
 use crate::pipeline::failure::{Classify, Disposition, Reason};
-
-/// The run's deadline where none is written, unless the interval is shorter.
-pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
+pub use duration::{DEFAULT_TIMEOUT, interval, timeout};
 
 /// Namespaces in which nothing is delivered: what runs there runs the cluster.
 const SYSTEM_NAMESPACES: [&str; 3] = ["kube-system", "kube-public", "kube-node-lease"];
@@ -95,6 +96,14 @@ pub enum ValidateError {
     /// `spec.tls` beside `spec.insecure`.
     #[error("spec.insecure means plain HTTP, which uses no certificates; remove 'tls' or 'insecure'")]
     CombineInsecure,
+    /// A field is not what the schema allows, and no API server has said so.
+    #[error("{field} {fault}")]
+    BreakSchema {
+        /// The field.
+        field: &'static str,
+        /// What is wrong, and what is right.
+        fault: &'static str,
+    },
     /// A pull secret is broken.
     #[error("key '.dockerconfigjson' of Secret '{name}': {source}")]
     ReadPullSecret {
@@ -137,6 +146,7 @@ impl Classify for ValidateError {
             | Self::ParseDuration { .. }
             | Self::CompareTimeout
             | Self::CombineInsecure
+            | Self::BreakSchema { .. }
             | Self::CombineAuthorities(_) => Reason::InvalidSpec,
         }
     }
@@ -155,6 +165,7 @@ pub fn validate(object: &PolicyImage, references: &References, rules: Rules) -> 
     if spec.insecure && spec.tls.is_some() {
         return Err(ValidateError::CombineInsecure);
     }
+    bounds::check(spec)?;
     let image: ImageReference = spec.image.parse().map_err(ValidateError::ParseImage)?;
     let interval = interval(spec)?;
     timeout(spec)?;
@@ -165,80 +176,6 @@ pub fn validate(object: &PolicyImage, references: &References, rules: Rules) -> 
         target: target(object)?,
         interval,
     })
-}
-
-/// `spec.interval`.
-///
-/// # Errors
-/// [`ValidateError::ParseDuration`].
-pub fn interval(spec: &PolicyImageSpec) -> Result<Duration, ValidateError> {
-    duration(
-        "spec.interval",
-        &spec.interval,
-        ("5s", Duration::from_secs(5)),
-        ("24h", Duration::from_hours(24)),
-    )
-}
-
-/// `spec.timeout`: how long one run may take.
-///
-/// # Errors
-/// [`ValidateError`] where it does not parse or is longer than the interval.
-pub fn timeout(spec: &PolicyImageSpec) -> Result<Duration, ValidateError> {
-    let interval = interval(spec)?;
-    let Some(text) = &spec.timeout else {
-        return Ok(DEFAULT_TIMEOUT.min(interval));
-    };
-    let timeout = duration(
-        "spec.timeout",
-        text,
-        ("1s", Duration::from_secs(1)),
-        ("10m", Duration::from_mins(10)),
-    )?;
-    if timeout > interval {
-        Err(ValidateError::CompareTimeout)
-    } else {
-        Ok(timeout)
-    }
-}
-
-fn duration(
-    field: &'static str,
-    value: &str,
-    (low, least): (&'static str, Duration),
-    (high, most): (&'static str, Duration),
-) -> Result<Duration, ValidateError> {
-    parse_duration(value)
-        .filter(|duration| (least..=most).contains(duration))
-        .ok_or_else(|| ValidateError::ParseDuration {
-            field,
-            value: value.chars().take(40).collect(),
-            low,
-            high,
-        })
-}
-
-/// Go's notation without signs and fractions: numbers, each followed by `h`, `m`, `s` or `ms`.
-fn parse_duration(text: &str) -> Option<Duration> {
-    let mut rest = text;
-    let mut total = Duration::ZERO;
-    while !rest.is_empty() {
-        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-        let (number, after) = rest.split_at(digits);
-        let letters = after.bytes().take_while(u8::is_ascii_alphabetic).count();
-        let (unit, after) = after.split_at(letters);
-        let milliseconds: u64 = match unit {
-            "h" => 3_600_000,
-            "m" => 60_000,
-            "s" => 1_000,
-            "ms" => 1,
-            _ => return None,
-        };
-        let part = number.parse::<u64>().ok()?.checked_mul(milliseconds)?;
-        total = total.checked_add(Duration::from_millis(part))?;
-        rest = after;
-    }
-    (!text.is_empty()).then_some(total)
 }
 
 fn access(spec: &PolicyImageSpec, references: &References) -> Result<Access, ValidateError> {
@@ -321,6 +258,7 @@ pub fn target(object: &PolicyImage) -> Result<Target, ValidateError> {
     if config_map == "kube-root-ca.crt" {
         return Err(ValidateError::DeliverToReserved(config_map));
     }
+    bounds::check_target(&config_map, &key)?;
     Ok(Target {
         namespace,
         name: config_map,
@@ -330,3 +268,6 @@ pub fn target(object: &PolicyImage) -> Result<Target, ValidateError> {
         owner: Owner { name, uid },
     })
 }
+
+#[cfg(test)]
+mod tests;

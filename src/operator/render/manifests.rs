@@ -180,7 +180,7 @@ fn policy_image(mut document: Value, place: &Place<'_>) -> Result<PolicyImage, M
         fields.remove("status");
     }
     let mut unknown = Vec::new();
-    let parsed = serde_ignored::deserialize(document, |path| unknown.push(path.to_string()));
+    let parsed = serde_ignored::deserialize(document, |path| unknown.push(path.to_string().replace(".?", "")));
     let mut object: PolicyImage = parsed.map_err(|error: serde_json::Error| place.wrong(error.to_string()))?;
     unknown.retain(|path| path.starts_with("spec"));
     if !unknown.is_empty() {

@@ -36,7 +36,7 @@ impl Case {
     }
 
     /// Attaches a manifest with these layers that says it is about `subject`.
-    fn refer(&self, subject: &Digest, layers: Vec<Value>) -> Digest {
+    fn refer(&self, subject: &Digest, layers: &[Value]) -> Digest {
         let subject = json!({ "mediaType": OCI_MANIFEST, "digest": subject, "size": 5 });
         let manifest = json!({
             "schemaVersion": 2, "mediaType": OCI_MANIFEST, "artifactType": EMPTY_TYPE,
@@ -67,7 +67,7 @@ impl Case {
         match evidence {
             Evidence::SigstoreBundle(json) => {
                 let layer = self.layer(BUNDLE_LAYER, json, None);
-                self.refer(&self.revision.digest, vec![layer]);
+                self.refer(&self.revision.digest, &[layer]);
             }
             Evidence::SimpleSigning { payload, signature } => {
                 let layers = vec![self.layer(PAYLOAD_LAYER, payload, Some(signature))];
@@ -173,12 +173,12 @@ async fn attestations_and_referrers_of_something_else_are_no_signatures() {
         panic!()
     };
     let layer = case.layer(BUNDLE_LAYER, &json, None);
-    case.refer(&Digest::of(b"other"), vec![layer]);
+    case.refer(&Digest::of(b"other"), &[layer]);
     let junk = case
         .registry
         .put_manifest(&case.revision.repository, OCI_MANIFEST, b"junk");
     case.list(junk);
-    case.refer(&case.revision.digest, vec![case.layer("text/plain", &json, None)]);
+    case.refer(&case.revision.digest, &[case.layer("text/plain", &json, None)]);
     assert_eq!(case.reason().await, Reason::Unsigned);
 }
 
@@ -238,15 +238,15 @@ async fn many_and_large_pieces_are_cut_off() {
     let case = Case::new();
     for number in 0..80 {
         let layer = case.layer(BUNDLE_LAYER, format!("{number}").as_bytes(), None);
-        case.refer(&case.revision.digest, vec![layer]);
+        case.refer(&case.revision.digest, &[layer]);
     }
     assert_eq!(case.reason().await, Reason::SignatureMismatch);
     assert_eq!(case.registry.calls(Method::Blob), MAX_EVIDENCE);
     let case = Case::new();
     let large = |size: usize| case.layer(BUNDLE_LAYER, &vec![b' '; size], None);
-    let layers = (0..10).map(|index| large(MAX_BUNDLE_BYTES - index)).collect();
-    case.refer(&case.revision.digest, vec![large(MAX_BUNDLE_BYTES + 1)]);
-    case.refer(&case.revision.digest, layers);
+    let layers: Vec<Value> = (0..10).map(|index| large(MAX_BUNDLE_BYTES - index)).collect();
+    case.refer(&case.revision.digest, &[large(MAX_BUNDLE_BYTES + 1)]);
+    case.refer(&case.revision.digest, &layers);
     let found = gather(&case.registry, Stage::Bundles, &case.revision, &Access::default())
         .await
         .unwrap();

@@ -2,11 +2,13 @@
 //!
 //! - [`tools`] finds the programs that `make tools` built, [`process`] runs them so that none outlives this process.
 //! - [`registry`] is a container registry, in two kinds; [`image`] makes and pushes policy images; [`cosign`] signs them.
+//! - [`scripted`] is a server that answers as a test says: a registry under an attacker's control.
 //! - [`opa`] runs Open Policy Agent on what was delivered.
 //! - [`cluster`] is a Kubernetes control plane; [`operator`] runs the operator's binary against it.
 //!
 //! Everything listens on loopback only, and every wait has an end. Nothing here is downloaded or built while a test
 //! runs: a missing program is an error that names the make target that brings it.
+#![expect(clippy::disallowed_methods, reason = "test equipment reads and writes its own files")]
 
 pub mod cluster;
 pub mod cosign;
@@ -18,6 +20,7 @@ pub mod ports;
 pub mod process;
 pub mod registry;
 pub mod run_directory;
+pub mod scripted;
 pub mod tls;
 pub mod tools;
 pub mod wait;

@@ -12,6 +12,7 @@ pub(super) fn forms(address: IpAddr) -> impl Iterator<Item = IpAddr> {
     std::iter::once(address.to_canonical()).chain(carried.map(IpAddr::V4))
 }
 
+#[expect(clippy::many_single_char_names, reason = "eight segments have no better names")]
 fn carried(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let [a, b, c, d, e, f, g, h] = address.segments();
     let v4 = |high: u16, low: u16| {
@@ -36,7 +37,7 @@ fn carried(address: Ipv6Addr) -> Option<Ipv4Addr> {
     }
 }
 
-/// 10/8, 172.16/12, 192.168/16, 100.64/10 (RFC 6598), fc00::/7.
+/// 10/8, 172.16/12, 192.168/16, 100.64/10 (RFC 6598), `fc00::/7`.
 pub(super) fn is_private(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => {

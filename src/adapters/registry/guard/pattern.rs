@@ -16,7 +16,7 @@ pub(super) struct RegistryPattern {
     matcher: GlobMatcher,
 }
 
-/// Why a text is not a [`RegistryPattern`].
+/// Why a text is not a pattern for registries.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("'{0}' is not a registry host such as 'ghcr.io' or '*.acme.example:5000'")]
 pub struct PatternError(String);

@@ -1,3 +1,5 @@
+#![expect(clippy::disallowed_methods, reason = "tests read and write their own files")]
+
 use super::*;
 use crate::domain::access::Access;
 use crate::domain::reference::ImageReference;

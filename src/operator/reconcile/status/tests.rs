@@ -71,10 +71,7 @@ fn foreign() -> Outcome {
     let error = ObserveError::Foreign {
         name: "authz-bundle".into(),
     };
-    Outcome::Failure(Failure {
-        error: error.into(),
-        proof: Some(signed()),
-    })
+    Outcome::Failure(Failure::after(&signed(), error.into()))
 }
 
 fn too_large() -> Outcome {
@@ -82,10 +79,7 @@ fn too_large() -> Outcome {
         size: 2_000_000,
         limit: 1_048_000,
     };
-    Outcome::Failure(Failure {
-        error: error.into(),
-        proof: Some(signed()),
-    })
+    Outcome::Failure(Failure::after(&signed(), error.into()))
 }
 
 fn time(second: i64) -> Timestamp {

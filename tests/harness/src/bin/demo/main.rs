@@ -2,6 +2,7 @@
 //! does not.
 //!
 //! Runs until Ctrl-C after that, for hacking by hand; with `DEMO_ONCE=1` it ends. All it started ends with it.
+#![expect(clippy::disallowed_methods, reason = "test equipment reads and writes its own files")]
 #![expect(clippy::print_stdout, reason = "a program for people")]
 
 mod stage;

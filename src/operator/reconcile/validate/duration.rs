@@ -1,0 +1,93 @@
+//! How often and how long: `spec.interval` and `spec.timeout`.
+
+use std::time::Duration;
+
+use super::ValidateError;
+use crate::operator::api::spec::PolicyImageSpec;
+
+/// The run's deadline where none is written, unless the interval is shorter.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// Most characters of a duration, and most digits of one number in it.
+const MAX_CHARACTERS: usize = 32;
+const MAX_DIGITS: usize = 5;
+
+/// `spec.interval`.
+///
+/// # Errors
+/// [`ValidateError::ParseDuration`].
+pub fn interval(spec: &PolicyImageSpec) -> Result<Duration, ValidateError> {
+    duration(
+        "spec.interval",
+        &spec.interval,
+        ("5s", Duration::from_secs(5)),
+        ("24h", Duration::from_hours(24)),
+    )
+}
+
+/// `spec.timeout`: how long one run may take.
+///
+/// # Errors
+/// [`ValidateError`] where it does not parse or is longer than the interval.
+pub fn timeout(spec: &PolicyImageSpec) -> Result<Duration, ValidateError> {
+    let interval = interval(spec)?;
+    let Some(text) = &spec.timeout else {
+        return Ok(DEFAULT_TIMEOUT.min(interval));
+    };
+    let timeout = duration(
+        "spec.timeout",
+        text,
+        ("1s", Duration::from_secs(1)),
+        ("10m", Duration::from_mins(10)),
+    )?;
+    if timeout > interval {
+        Err(ValidateError::CompareTimeout)
+    } else {
+        Ok(timeout)
+    }
+}
+
+fn duration(
+    field: &'static str,
+    value: &str,
+    (low, least): (&'static str, Duration),
+    (high, most): (&'static str, Duration),
+) -> Result<Duration, ValidateError> {
+    parse_duration(value)
+        .filter(|duration| (least..=most).contains(duration))
+        .ok_or_else(|| ValidateError::ParseDuration {
+            field,
+            value: value.chars().take(40).collect(),
+            low,
+            high,
+        })
+}
+
+/// Go's notation without signs and fractions: numbers, each followed by `h`, `m`, `s` or `ms`.
+fn parse_duration(text: &str) -> Option<Duration> {
+    if text.is_empty() || text.len() > MAX_CHARACTERS {
+        return None;
+    }
+    let mut rest = text;
+    let mut total = Duration::ZERO;
+    while !rest.is_empty() {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        if digits > MAX_DIGITS {
+            return None;
+        }
+        let (number, after) = rest.split_at(digits);
+        let letters = after.bytes().take_while(u8::is_ascii_alphabetic).count();
+        let (unit, after) = after.split_at(letters);
+        let milliseconds: u64 = match unit {
+            "h" => 3_600_000,
+            "m" => 60_000,
+            "s" => 1_000,
+            "ms" => 1,
+            _ => return None,
+        };
+        let part = number.parse::<u64>().ok()?.checked_mul(milliseconds)?;
+        total = total.checked_add(Duration::from_millis(part))?;
+        rest = after;
+    }
+    Some(total)
+}
