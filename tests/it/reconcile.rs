@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::events::v1::Event;
 use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt as _};
 use policy_operator_harness::cluster::{AuditEntry, ControlPlane};
@@ -17,6 +18,7 @@ use policy_operator_harness::registry::{Endpoint, InProcess, InProcessOptions};
 use policy_operator_harness::wait;
 use serde_json::{Value, json};
 
+mod access;
 mod contract;
 mod deletion;
 mod delivery;
@@ -188,17 +190,27 @@ impl Arena {
         bundle_in(&self.config_map(&format!("{name}-bundle")).await)
     }
 
-    /// Events about an object: type, reason.
-    async fn events(&self, name: &str) -> Vec<(String, String)> {
-        let events: Api<k8s_openapi::api::events::v1::Event> = Api::namespaced(self.client.clone(), &self.namespace);
-        let all = events.list(&ListParams::default()).await.expect("events");
-        let about = all
-            .items
-            .into_iter()
-            .filter(|event| event.regarding.as_ref().and_then(|object| object.name.as_deref()) == Some(name));
-        about
-            .map(|event| (event.type_.unwrap_or_default(), event.reason.unwrap_or_default()))
-            .collect()
+    /// Events about an object: type, reason and note.
+    async fn events(&self, name: &str) -> Vec<[String; 3]> {
+        let events: Api<Event> = Api::namespaced(self.client.clone(), &self.namespace);
+        let all = events.list(&ListParams::default()).await.expect("events").items;
+        let is_about = |event: &Event| event.regarding.as_ref().and_then(|object| object.name.as_deref()) == Some(name);
+        let texts = |event: Event| [event.type_, event.reason, event.note].map(Option::unwrap_or_default);
+        all.into_iter().filter(is_about).map(texts).collect()
+    }
+
+    /// Waits until there is an event with this text in its note: events follow the status.
+    async fn until_event(&self, name: &str, note: &str) {
+        let what = format!("an event about {name:?} says {note:?}");
+        let attempt = || async {
+            Ok(self
+                .events(name)
+                .await
+                .iter()
+                .any(|event| event[2].contains(note))
+                .then_some(()))
+        };
+        wait::until(&what, LIMIT, PAUSE, attempt).await.expect(&what);
     }
 
     /// What the operator asked the API server about this namespace.

@@ -62,10 +62,9 @@ async fn the_first_delivery_says_what_it_did_and_writes_each_thing_once() {
     assert_owned_and_marked(&arena.config_map("app-bundle").await, &object, &pushed.pinned);
     // Anything that the first run left behind to do would be done by now.
     arena.run_again("app").await;
-    assert_eq!(
-        arena.events("app").await,
-        [("Normal".to_owned(), "Succeeded".to_owned())]
-    );
+    let events = arena.events("app").await;
+    assert_eq!(events.len(), 1, "{events:?}");
+    assert_eq!(events[0][..2], ["Normal", "Succeeded"]);
     assert_eq!(
         writes(&arena),
         [("configmaps", 1), ("events", 1), ("policyimages/status", 2)]
@@ -137,6 +136,7 @@ async fn a_moved_tag_is_followed_at_the_interval() {
     let moved = arena.push("latest", "two").await;
     arena.delivers("app", &moved.digest).await;
     assert_eq!(arena.bundle("app").await, bytes("two"));
+    arena.until_event("app", &moved.digest[7..19]).await;
     assert_eq!(arena.events("app").await.len(), 2, "a new digest is news");
 }
 

@@ -1,6 +1,8 @@
 //! Two replicas with the rights of `config/`: one works, and the other goes on when it is asked to stop.
 
-use policy_operator_harness::cluster::OPERATOR_NAMESPACE;
+use std::collections::BTreeSet;
+
+use policy_operator_harness::cluster::{AuditEntry, OPERATOR_NAMESPACE};
 use policy_operator_harness::wait;
 
 use super::metrics::value;
@@ -42,4 +44,13 @@ async fn the_standby_is_ready_and_takes_over_when_the_leader_is_stopped() {
         .expect("leads");
     arena.deliver("after", arena.spec("1.0.0")).await;
     assert_eq!(arena.bundle("after").await, bytes("one"));
+    let on_leases = |entry: &AuditEntry| entry.resource == "leases" && entry.namespace == OPERATOR_NAMESPACE;
+    let asked = arena.cluster.audit(on_leases).expect("audit log");
+    let verbs: BTreeSet<&str> = asked.iter().map(|entry| entry.verb.as_str()).collect();
+    assert_eq!(
+        verbs,
+        BTreeSet::from(["create", "get", "update"]),
+        "what the Role grants"
+    );
+    assert!(asked.iter().all(|entry| entry.code != 403), "{asked:?}");
 }

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use policy_operator_harness::operator::Operator;
+use policy_operator_harness::wait;
 
-use super::{Arena, bytes};
+use super::{Arena, LIMIT, PAUSE, bytes};
 
 /// The value of one series.
 pub(super) async fn value(operator: &Operator, series: &str) -> f64 {
@@ -30,9 +31,14 @@ async fn a_delivery_is_counted_and_more_objects_make_no_more_series() {
     let arena = Arena::open("metrics").await;
     arena.push("1.0.0", "one").await;
     arena.deliver("app", arena.spec("1.0.0")).await;
+    let succeeded = "policy_operator_reconcile_total{reason=\"Succeeded\"}";
+    let counted = || async { Ok((value(&arena.operator, succeeded).await > 0.0).then_some(())) };
+    wait::until("the run is counted, after its status", LIMIT, PAUSE, counted)
+        .await
+        .expect("counted");
     let size = f64::from(u32::try_from(bytes("one").len()).expect("small"));
     for (name, expected) in [
-        ("policy_operator_reconcile_total{reason=\"Succeeded\"}", 1.0),
+        (succeeded, 1.0),
         (
             "policy_operator_reconcile_duration_seconds_count{result=\"success\"}",
             1.0,

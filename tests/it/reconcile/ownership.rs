@@ -97,6 +97,18 @@ fn content(config_map: &ConfigMap) -> Value {
 }
 
 #[tokio::test]
+async fn what_others_add_to_the_metadata_stays_and_makes_no_work() {
+    let arena = Arena::open("ownership-metadata").await;
+    arena.push("1.0.0", "one").await;
+    arena.deliver("app", arena.spec("1.0.0")).await;
+    let added = json!({ "metadata": { "labels": { "theirs": "1" }, "annotations": { "acme.example/theirs": "1" } } });
+    let changed = arena.patch_config_map("app-bundle", added).await;
+    arena.run_again("app").await;
+    assert_eq!(arena.writes()["configmaps"], 1);
+    assert_eq!(arena.config_map("app-bundle").await, changed);
+}
+
+#[tokio::test]
 async fn what_others_delete_is_restored_at_once() {
     let arena = Arena::open("ownership-deleted").await;
     arena.push("1.0.0", "one").await;

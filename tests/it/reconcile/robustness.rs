@@ -110,16 +110,6 @@ async fn the_operator_has_the_rights_it_uses_and_no_others() {
     arena
         .until_config_map("app-bundle", "is gone", |found| found.is_none())
         .await;
-    // The same event once more is counted in the first.
-    for suspend in [true, false, true, false] {
-        arena.patch("app", json!({ "spec": { "suspend": suspend } })).await;
-        let status = if suspend { "Unknown" } else { "True" };
-        arena
-            .until("app", status, |object| {
-                super::status_of(object, "Ready") == Some(status)
-            })
-            .await;
-    }
     let leases = |entry: &AuditEntry| entry.resource == "leases";
     let used: BTreeSet<(String, String)> = arena
         .cluster

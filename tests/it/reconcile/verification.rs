@@ -269,7 +269,7 @@ async fn when_signatures_vanish_and_the_tag_moves_the_proved_version_stays() {
         .events("app")
         .await
         .into_iter()
-        .map(|(_, reason)| reason)
+        .map(|[_, reason, _]| reason)
         .collect();
     assert_eq!(
         reasons.iter().filter(|reason| *reason == "Unsigned").count(),
