@@ -24,6 +24,7 @@ use super::api::{FIELD_MANAGER, MANAGED_BY_LABEL};
 use super::context::{ConfigMaps, Context, watched};
 use super::kube_error::describe;
 use super::metrics::{self, Run};
+use super::reconcile::hold;
 use super::reconcile::memory::{Recollection, Request};
 use super::reconcile::outcome::{Failure, Outcome, StepError, Success};
 use super::reconcile::schedule::{self, changed, tolerated_age};
@@ -36,6 +37,9 @@ use crate::pipeline::shared::FAILURE_SHARED_FOR;
 
 /// The interval of an object whose interval cannot be read.
 const DEFAULT_INTERVAL: Duration = Duration::from_mins(5);
+
+/// How long it may take to look after the last good bundle.
+const HOLD: Duration = Duration::from_secs(10);
 
 /// How soon an object whose status could not be written is run again.
 const STATUS_RETRY: Duration = Duration::from_secs(1);
@@ -220,7 +224,8 @@ async fn reconcile_one<R: Registry>(
     let outcome = if object.spec.suspend {
         Outcome::Suspended
     } else {
-        bounded(object, context, watched.as_ref(), &mut recollection, interval).await
+        let outcome = bounded(object, context, watched.as_ref(), &mut recollection, interval).await;
+        held(object, context, watched.as_ref(), &mut recollection, outcome).await
     };
     recollection.failures = if matches!(outcome, Outcome::Failure(_)) {
         recollection.failures + 1
@@ -288,6 +293,22 @@ async fn bounded<R: Registry>(
         }
         Err(_) => Outcome::Failure(Failure::from(StepError::PassDeadline(deadline))),
     }
+}
+
+/// A run that failed may not have got as far as the target.
+async fn held<R>(
+    object: &PolicyImage,
+    context: &Context<R>,
+    watched: Option<&ObjectMeta>,
+    recollection: &mut Recollection,
+    outcome: Outcome,
+) -> Outcome {
+    let Outcome::Failure(failure) = outcome else {
+        return outcome;
+    };
+    let held = hold::hold(&context.client, object, &failure.error, recollection, watched);
+    let lost = tokio::time::timeout(HOLD, held).await.is_ok_and(|held| !held);
+    Outcome::Failure(Failure { lost, ..failure })
 }
 
 /// Step 8. False where the status could not be written and must be tried again.

@@ -17,6 +17,7 @@
 pub mod decide;
 pub mod deliver;
 pub mod dereference;
+pub mod hold;
 pub mod memory;
 pub mod observe;
 pub mod outcome;
@@ -34,6 +35,7 @@ use crate::pipeline::Pipeline;
 use crate::pipeline::ports::Registry;
 use decide::Work;
 use dereference::ObjectReader;
+use hold::LastGood;
 use memory::{Delivered, Recollection};
 use outcome::{Failure, Proved, StepError, Success};
 use validate::Rules;
@@ -92,11 +94,10 @@ pub async fn settle<R: Registry>(
                 .acquire(verified, &plan.access)
                 .await
                 .map_err(|error| failed(error.into()))?;
-            let delivered = deliver::deliver(client, plan, revision, &acquired.bundle, &observed, status).await;
-            (
-                Some(delivered.map_err(|error| failed(error.into()))?),
-                Some(acquired.news()),
-            )
+            let delivered = deliver::deliver(client, &plan.target, revision, &acquired.bundle, &observed, status).await;
+            let existing = delivered.map_err(|error| failed(error.into()))?;
+            recollection.last_good = Some(LastGood::of(proved, &acquired));
+            (Some(existing), Some(acquired.news()))
         }
     };
     recollection.delivered = existing.map(|existing| Delivered::at(&plan.target, existing));

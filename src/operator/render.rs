@@ -116,7 +116,7 @@ async fn bounded<R: Registry>(
         let failed = |error: StepError| Failure::after(proved.verified.proof(), error);
         let acquired = pipeline.acquire(&proved.verified, &proved.plan.access).await;
         let acquired = acquired.map_err(|error| failed(error.into()))?;
-        let config_map = deliver::config_map(&proved.plan, &proved.revision, &acquired.bundle);
+        let config_map = deliver::config_map(&proved.plan.target, &proved.revision, &acquired.bundle);
         let config_map = config_map.map_err(|error| failed(error.into()))?;
         Ok((Success::new(&proved, Some(acquired.news())), without_owner(config_map)))
     };

@@ -15,8 +15,6 @@ pub enum Reason {
     Succeeded,
     /// `spec.suspend` is true.
     Suspended,
-    /// A run is under way or will be retried.
-    Progressing,
     /// A run failed and is retried with growing delays.
     ProgressingWithRetry,
     /// `spec.verify` is absent.
@@ -80,7 +78,6 @@ impl Reason {
     pub const ALL: [Self; 31] = [
         Self::Succeeded,
         Self::Suspended,
-        Self::Progressing,
         Self::ProgressingWithRetry,
         Self::NotConfigured,
         Self::InvalidSpec,
@@ -117,7 +114,6 @@ impl Reason {
         match self {
             Self::Succeeded => "Succeeded",
             Self::Suspended => "Suspended",
-            Self::Progressing => "Progressing",
             Self::ProgressingWithRetry => "ProgressingWithRetry",
             Self::NotConfigured => "NotConfigured",
             Self::InvalidSpec => "InvalidSpec",

@@ -23,6 +23,7 @@ mod contract;
 mod deletion;
 mod delivery;
 mod failures;
+mod hold;
 mod kstatus;
 mod leadership;
 mod metrics;

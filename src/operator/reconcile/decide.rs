@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::observe::Observed;
-use super::validate::Plan;
+use super::validate::{Plan, Target};
 use crate::domain::digest::Digest;
 use crate::domain::revision::Revision;
 use crate::domain::trust::Verified;
@@ -50,8 +50,8 @@ pub fn decide(
                 && proved == verified.proof().trust_digest().map(Digest::to_string)
                 && bundle.digest == content.to_string()
                 && (&config_map.name, &config_map.key) == (&plan.target.name, &plan.target.key)
-                && holds(&existing.labels, &labels(plan))
-                && holds(&existing.annotations, &annotations(plan, revision, &content)),
+                && holds(&existing.labels, &labels(&plan.target))
+                && holds(&existing.annotations, &annotations(&plan.target, revision, &content)),
         )
     };
     if unchanged() == Some(true) {
@@ -67,16 +67,16 @@ fn holds(actual: &BTreeMap<String, String>, wanted: &BTreeMap<String, String>) -
 
 /// The labels of the ConfigMap: the user's and the one that our watch selects by.
 #[must_use]
-pub fn labels(plan: &Plan) -> BTreeMap<String, String> {
-    let mut labels = plan.target.labels.clone();
+pub fn labels(target: &Target) -> BTreeMap<String, String> {
+    let mut labels = target.labels.clone();
     labels.insert(MANAGED_BY_LABEL.to_owned(), FIELD_MANAGER.to_owned());
     labels
 }
 
 /// The annotations of the ConfigMap: the user's, the digest of the bundle and the pinned image it comes from.
 #[must_use]
-pub fn annotations(plan: &Plan, revision: &Revision, bundle: &Digest) -> BTreeMap<String, String> {
-    let mut annotations = plan.target.annotations.clone();
+pub fn annotations(target: &Target, revision: &Revision, bundle: &Digest) -> BTreeMap<String, String> {
+    let mut annotations = target.annotations.clone();
     annotations.insert(BUNDLE_DIGEST_ANNOTATION.to_owned(), bundle.to_string());
     annotations.insert(
         SOURCE_ANNOTATION.to_owned(),

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::decide::{annotations, labels};
 use super::observe::{Existing, Observed, is_owned};
-use super::validate::{Plan, Target};
+use super::validate::Target;
 use crate::domain::bundle::{Bundle, BundleError};
 use crate::domain::revision::Revision;
 use crate::domain::trust::Verified;
@@ -74,15 +74,14 @@ impl Classify for DeliverError {
     }
 }
 
-/// The ConfigMap that `plan` asks for.
+/// The ConfigMap that `target` asks for.
 ///
 /// # Errors
 /// [`DeliverError::FitConfigMap`] or [`DeliverError::ReadBundle`].
-pub fn config_map(plan: &Plan, revision: &Revision, bundle: &Verified<Bundle>) -> Result<Value, DeliverError> {
+pub fn config_map(target: &Target, revision: &Revision, bundle: &Verified<Bundle>) -> Result<Value, DeliverError> {
     let facts = bundle.value().facts();
-    let target = &plan.target;
-    let labels = labels(plan);
-    let annotations = annotations(plan, revision, &facts.digest);
+    let labels = labels(target);
+    let annotations = annotations(target, revision, &facts.digest);
     let metadata_bytes =
         |map: &BTreeMap<String, String>| map.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
     let overhead = target.key.len() + target.name.len() + metadata_bytes(&labels) + metadata_bytes(&annotations);
@@ -125,14 +124,13 @@ pub fn config_map(plan: &Plan, revision: &Revision, bundle: &Verified<Bundle>) -
 /// [`DeliverError`].
 pub async fn deliver(
     client: &Client,
-    plan: &Plan,
+    target: &Target,
     revision: &Revision,
     bundle: &Verified<Bundle>,
     observed: &Observed,
     status: Option<&PolicyImageStatus>,
 ) -> Result<Existing, DeliverError> {
-    let mut object = config_map(plan, revision, bundle)?;
-    let target = &plan.target;
+    let mut object = config_map(target, revision, bundle)?;
     let mut parameters = PatchParams::apply(FIELD_MANAGER);
     if let Observed::Ours(existing) = observed {
         if existing.immutable {

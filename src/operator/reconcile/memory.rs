@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use super::hold::LastGood;
 use super::observe::Existing;
 use super::validate::Target;
 
@@ -20,6 +21,8 @@ pub struct Recollection {
     pub recheck: Option<Instant>,
     /// What was delivered last.
     pub delivered: Option<Delivered>,
+    /// What was delivered last, to be delivered again where somebody removes it.
+    pub last_good: Option<LastGood>,
     /// What the last run answered, and when the next is due.
     pub answered: Option<(Request, Instant)>,
 }

@@ -11,7 +11,7 @@ use super::validate::{Plan, ValidateError};
 use crate::domain::bundle::BundleFacts;
 use crate::domain::revision::Revision;
 use crate::domain::source::Selection;
-use crate::domain::trust::{Proof, Verified};
+use crate::domain::trust::{Proof, TrustError, Verified};
 use crate::pipeline::acquire::AcquireError;
 use crate::pipeline::failure::{Classify, Disposition, Reason};
 use crate::pipeline::resolve::ResolveError;
@@ -87,6 +87,8 @@ pub struct Failure {
     pub error: Box<StepError>,
     /// The proof, where the run got as far as one.
     pub proof: Option<Proof>,
+    /// Whether the ConfigMap does not hold the last good bundle any more.
+    pub lost: bool,
 }
 
 impl Failure {
@@ -96,6 +98,7 @@ impl Failure {
         Self {
             error: Box::new(error),
             proof: Some(proof.clone()),
+            lost: false,
         }
     }
 }
@@ -105,6 +108,7 @@ impl From<StepError> for Failure {
         Self {
             error: Box::new(error),
             proof: None,
+            lost: false,
         }
     }
 }
@@ -139,6 +143,20 @@ pub enum StepError {
     /// A fault of this program.
     #[error("the operator failed in a way that it should not have; please report it with the operator's log")]
     Panic,
+}
+
+impl StepError {
+    /// Whether it says that this very revision is not trusted.
+    #[must_use]
+    pub fn refuses(&self, revision: &Revision) -> bool {
+        let Self::Verify(error) = self else { return false };
+        let VerifyError::Untrusted(TrustError::Unsigned { subject, .. } | TrustError::Mismatch { subject, .. }) =
+            error.as_ref()
+        else {
+            return false;
+        };
+        *subject == format!("{}@{}", revision.repository, revision.digest)
+    }
 }
 
 impl Classify for StepError {

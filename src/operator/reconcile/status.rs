@@ -116,7 +116,11 @@ fn failed(conditions: &mut Conditions<'_>, status: &PolicyImageStatus, failure: 
     let error = chain(&failure.error);
     let taken = matches!(reason, Reason::NotOwned | Reason::Immutable);
     // Who else writes to the ConfigMap decides what it holds.
-    let serving = if taken { String::new() } else { serving(status) };
+    let serving = if taken || failure.lost {
+        String::new()
+    } else {
+        serving(status)
+    };
     let message = format!("{}{serving}", shorten(&error, MESSAGE_LIMIT - 200));
     conditions.set(READY, "False", reason, &message);
     match (&*failure.error, &failure.proof) {
@@ -129,6 +133,10 @@ fn failed(conditions: &mut Conditions<'_>, status: &PolicyImageStatus, failure: 
     }
     match &*failure.error {
         StepError::Observe(_) | StepError::Deliver(_) if taken => conditions.set(DELIVERED, "False", reason, &error),
+        _ if failure.lost => {
+            let message = "somebody changed or deleted the ConfigMap, and the last good bundle cannot be put back before a run succeeds; see condition Ready";
+            conditions.set(DELIVERED, "False", reason, message);
+        }
         _ if status.bundle.is_some() => conditions.delivered(status),
         _ => conditions.set(
             DELIVERED,

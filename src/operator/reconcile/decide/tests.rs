@@ -49,8 +49,8 @@ impl Case {
             uid: "map".into(),
             resource_version: "7".into(),
             content: Some(bundle),
-            labels: labels(&plan),
-            annotations: annotations(&plan, &revision, &bundle),
+            labels: labels(&plan.target),
+            annotations: annotations(&plan.target, &revision, &bundle),
             removal: None,
             immutable: false,
         };

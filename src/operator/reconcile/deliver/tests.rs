@@ -11,6 +11,7 @@ use crate::domain::reference::ImageReference;
 use crate::domain::trust::TrustPolicy;
 use crate::operator::api::spec::PolicyImage;
 use crate::operator::reconcile::dereference::References;
+use crate::operator::reconcile::validate::Plan;
 use crate::operator::reconcile::validate::{Rules, validate};
 
 fn verified(bytes: Vec<u8>) -> (Revision, Verified<Bundle>) {
@@ -53,7 +54,7 @@ fn plan(annotation: &str) -> Plan {
 fn the_config_map_holds_the_bytes_and_says_where_they_are_from() {
     let bytes = Tar::policy().gzip();
     let (revision, bundle) = verified(bytes.clone());
-    let made = config_map(&plan("hello"), &revision, &bundle).unwrap();
+    let made = config_map(&plan("hello").target, &revision, &bundle).unwrap();
     let made: ConfigMap = serde_json::from_value(made).unwrap();
     assert_eq!(made.binary_data.unwrap().get("bundle.tar.gz").unwrap().0, bytes);
     let metadata = made.metadata;
@@ -91,7 +92,7 @@ fn a_config_map_is_filled_to_its_last_byte_and_no_further() {
     let made = |length: usize| {
         let mut plan = plan("");
         plan.target.annotations.insert("more".into(), "a".repeat(length));
-        config_map(&plan, &revision, &bundle)
+        config_map(&plan.target, &revision, &bundle)
     };
     let (mut fits, mut too_long) = (0, 1 << 20);
     while fits + 1 < too_long {

@@ -25,6 +25,7 @@ fn recollection(uid: &str) -> Recollection {
         failures: 3,
         recheck: None,
         delivered: Some(delivered),
+        last_good: None,
         answered: None,
     }
 }
