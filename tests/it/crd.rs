@@ -91,7 +91,7 @@ async fn what_is_wrong_is_refused_with_words_that_help() {
     for ((name, object), answer) in cases.iter().zip(answers) {
         match answer {
             Ok(_) => accepted.push(format!("by the API server: {name}")),
-            Err(message) => table.push_str(&format!("{name}\n{}", faults(&message))),
+            Err(message) => table.extend([name, "\n", &faults(&message)]),
         }
         if operator_says(object).await.is_ok() {
             accepted.push(format!("by the operator: {name}"));

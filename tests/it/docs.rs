@@ -109,7 +109,7 @@ fn blocks(page: &str, language: &str) -> Vec<String> {
         match (&mut open, line.strip_prefix("```")) {
             (None, Some(opened)) => open = Some((opened == language, String::new())),
             (Some(_), Some(_)) => found.extend(open.take().filter(|(wanted, _)| *wanted).map(|(_, body)| body)),
-            (Some((_, body)), None) => *body += &format!("{line}\n"),
+            (Some((_, body)), None) => body.extend([line, "\n"]),
             (None, None) => {}
         }
     }

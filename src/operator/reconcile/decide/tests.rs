@@ -104,15 +104,15 @@ fn each_single_difference_is_delivered() {
         ("not ready", |case| case.status().conditions[0].status = "False".into()),
         ("no conditions", |case| case.status().conditions.clear()),
         ("source", |case| {
-            case.status().source.as_mut().unwrap().digest = Digest::of(b"other").to_string()
+            case.status().source.as_mut().unwrap().digest = Digest::of(b"other").to_string();
         }),
         ("no source", |case| case.status().source = None),
         ("bundle", |case| {
-            case.status().bundle.as_mut().unwrap().digest = Digest::of(b"other").to_string()
+            case.status().bundle.as_mut().unwrap().digest = Digest::of(b"other").to_string();
         }),
         ("no bundle", |case| case.status().bundle = None),
         ("other keys", |case| {
-            case.status().verification.as_mut().unwrap().trust_digest = "sha256:0".into()
+            case.status().verification.as_mut().unwrap().trust_digest = "sha256:0".into();
         }),
         ("was not verified", |case| case.status().verification = None),
         ("is not verified any more", |case| {
@@ -122,16 +122,16 @@ fn each_single_difference_is_delivered() {
         ("name", |case| case.plan.target.name = "other".into()),
         ("key", |case| case.plan.target.key = "other".into()),
         ("label", |case| {
-            drop(case.plan.target.labels.insert("team".into(), "other".into()))
+            drop(case.plan.target.labels.insert("team".into(), "other".into()));
         }),
         ("annotation", |case| {
-            drop(case.plan.target.annotations.insert("new".into(), String::new()))
+            drop(case.plan.target.annotations.insert("new".into(), String::new()));
         }),
         ("absent", |case| case.observed = Observed::Absent),
         ("content", |case| case.existing().content = Some(Digest::of(b"other"))),
         ("no content", |case| case.existing().content = None),
         ("our label", |case| {
-            drop(case.existing().labels.remove(MANAGED_BY_LABEL))
+            drop(case.existing().labels.remove(MANAGED_BY_LABEL));
         }),
         ("our annotations", |case| case.existing().annotations.clear()),
     ];
