@@ -19,6 +19,7 @@ use policy_operator_harness::wait;
 use serde_json::{Value, json};
 
 mod access;
+mod canary;
 mod contract;
 mod deletion;
 mod delivery;
@@ -309,8 +310,9 @@ fn with(mut spec: Value, more: &Value) -> Value {
 }
 
 fn manifest(name: &str, spec: Value) -> DynamicObject {
-    let resource = object::resource();
-    DynamicObject::new(name, &resource).data(json!({ "spec": spec }))
+    let mut data = json!({});
+    data["spec"] = spec;
+    DynamicObject::new(name, &object::resource()).data(data)
 }
 
 fn secret(name: &str, key: &str, value: &str) -> Secret {

@@ -119,8 +119,8 @@ async fn the_operator_has_the_rights_it_uses_and_no_others() {
         .filter(|entry| !entry.resource.starts_with('/'))
         .map(|entry| (entry.resource, entry.verb))
         .collect();
-    let roles: Api<ClusterRole> = Api::all(arena.client.clone());
-    let rules = roles
+    let api: Api<ClusterRole> = Api::all(arena.client.clone());
+    let rules = api
         .get("policy-operator")
         .await
         .expect("role")

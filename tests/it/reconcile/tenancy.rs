@@ -2,18 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
-use kube::api::{Api, ListParams, PostParams};
-use policy_operator_harness::registry::{Credentials, Distribution, DistributionOptions};
+use kube::api::{Api, PostParams};
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use super::failures::docker_config;
-use super::responder::Responder;
-use super::{Arena, REPOSITORY, bytes, condition, manifest, secret, spec, status_of, with};
+use super::{Arena, REPOSITORY, condition, manifest, secret, spec, status_of, with};
 
-fn key_in(kind: &str, name: &str) -> Value {
+pub(super) fn key_in(kind: &str, name: &str) -> Value {
     json!({ "verify": { "authorities": [{ "name": "release", "key": { kind: { "name": name, "key": "pem" } } }] } })
 }
 
@@ -134,110 +129,6 @@ async fn the_api_server_is_no_registry_even_where_loopback_is_allowed() {
     }
 }
 
-const CANARY: &str = "canary-7f3a91";
-
-/// D11. Every way to fail with credentials at hand, while everything is logged.
-#[tokio::test]
-async fn no_credential_is_ever_repeated() {
-    let arena = Arena::with("tenancy-canary", &["--log-level", "trace"]).await;
-    let credentials = Credentials {
-        user: "alice".into(),
-        password: CANARY.into(),
-    };
-    let options = DistributionOptions {
-        credentials: Some(credentials),
-        ..DistributionOptions::default()
-    };
-    let registry = Distribution::start(options).await.expect("registry");
-    super::push(registry.endpoint(), "1.0.0", "one").await;
-    let responder = Responder::start().await;
-    arena
-        .create_secret(
-            "right",
-            ".dockerconfigjson",
-            &docker_config(registry.host(), "alice", CANARY),
-        )
-        .await;
-    arena
-        .create_secret(
-            "wrong",
-            ".dockerconfigjson",
-            &docker_config(registry.host(), CANARY, CANARY),
-        )
-        .await;
-    arena
-        .create_secret(
-            "odd",
-            ".dockerconfigjson",
-            &docker_config(responder.host(), "alice", CANARY),
-        )
-        .await;
-    let broken = format!(r#"{{"auths":{{"https://alice:{CANARY}@registry.acme.example":{{"auth":"{CANARY}"}}}}}}"#);
-    arena.create_secret("broken", ".dockerconfigjson", &broken).await;
-    let private = format!("-----BEGIN PRIVATE KEY-----\n{CANARY}\n-----END PRIVATE KEY-----\n");
-    arena.create_secret("keys", "pem", &private).await;
-    let at_registry = |tag: &str| format!("{}/{REPOSITORY}:{tag}", registry.host());
-    let pull = |image: &str, secret: &str| with(spec(image), &json!({ "imagePullSecrets": [{ "name": secret }] }));
-    let cases = [
-        ("wrong", pull(&at_registry("1.0.0"), "wrong"), "AuthenticationFailed"),
-        ("absent", pull(&at_registry("absent"), "right"), "ImageNotFound"),
-        (
-            "locked",
-            pull(&responder.image("locked"), "odd"),
-            "AuthenticationFailed",
-        ),
-        ("denied", pull(&responder.image("denied"), "odd"), "AccessDenied"),
-        ("limited", pull(&responder.image("limited"), "odd"), "RateLimited"),
-        (
-            "failing",
-            pull(&responder.image("failing"), "odd"),
-            "RegistryUnavailable",
-        ),
-        ("noisy", pull(&responder.image("noisy"), "odd"), "RegistryProtocolError"),
-        ("broken", pull(&at_registry("1.0.0"), "broken"), "ReferenceInvalid"),
-        (
-            "private",
-            with(spec(&at_registry("1.0.0")), &key_in("secretRef", "keys")),
-            "ReferenceInvalid",
-        ),
-    ];
-    arena.deliver("right", pull(&at_registry("1.0.0"), "right")).await;
-    assert_eq!(arena.bundle("right").await, bytes("one"));
-    for (name, spec, reason) in cases {
-        arena.create(name, spec).await;
-        arena.not_ready(name, reason).await;
-    }
-    let objects = arena
-        .images()
-        .list(&ListParams::default())
-        .await
-        .expect("objects")
-        .items;
-    let statuses: Vec<Value> = objects
-        .into_iter()
-        .map(|object| object.data["status"].clone())
-        .collect();
-    let events: Api<k8s_openapi::api::events::v1::Event> = Api::namespaced(arena.client.clone(), &arena.namespace);
-    let events = events.list(&ListParams::default()).await.expect("events").items;
-    let log = arena.operator.log_text();
-    assert!(
-        log.contains(" TRACE ") || log.contains("TRACE"),
-        "the log holds everything"
-    );
-    let shown = [
-        ("log", log),
-        ("statuses", serde_json::to_string(&statuses).expect("JSON")),
-        ("events", serde_json::to_string(&events).expect("JSON")),
-        ("metrics", arena.operator.metrics().await.expect("metrics")),
-    ];
-    for secret in [CANARY.to_owned(), BASE64_STANDARD.encode(format!("alice:{CANARY}"))] {
-        for (place, text) in &shown {
-            let line = text.lines().find(|line| line.contains(&secret));
-            assert_eq!(line, None, "{place}");
-        }
-    }
-}
-
 /// Specs that pass the schema, or nearly, and mean nothing good. None leads off this machine.
 fn odd_specs() -> Vec<Value> {
     let long = "a/".repeat(250) + "b";
@@ -328,8 +219,5 @@ async fn odd_objects_neither_stop_the_operator_nor_hold_up_others() {
     }
     arena.run_again("healthy").await;
     assert!(!arena.operator.log_text().contains("panicked"));
-    assert_eq!(
-        super::metrics::value(&arena.operator, "policy_operator_panics_total").await,
-        0.0
-    );
+    assert!(super::metrics::value(&arena.operator, "policy_operator_panics_total").await < 1.0);
 }
