@@ -149,7 +149,10 @@ fn policy_image(spec: &Value) -> Value {
 
 /// JSON is YAML, too.
 fn yaml(documents: &[Value]) -> String {
-    documents.iter().map(|document| format!("---\n{document}\n")).collect()
+    documents
+        .iter()
+        .flat_map(|document| ["---\n".to_owned(), document.to_string(), "\n".to_owned()])
+        .collect()
 }
 
 fn config_map(rendered: &Run) -> Value {
@@ -259,8 +262,12 @@ async fn the_exit_status_and_the_message_tell_what_to_do() {
     let unverified = stage.manifest("REGISTRY/acme/authz:1.0.0", None);
     let require: &[&str] = &["--require-verification"];
     let cases: [(&str, &[&str], String); 16] = [
-        ("good", &[], yaml(&[good.clone()])),
-        ("good and verification required", require, yaml(&[good.clone()])),
+        ("good", &[], yaml(std::slice::from_ref(&good))),
+        (
+            "good and verification required",
+            require,
+            yaml(std::slice::from_ref(&good)),
+        ),
         ("unverified", &[], yaml(&[unverified.clone()])),
         ("unverified and verification required", require, yaml(&[unverified])),
         ("unsigned", &[], yaml(&[unsigned.clone()])),

@@ -95,9 +95,11 @@ fn where_all_is_as_it_should_be_nothing_is_done() {
     assert_eq!(case.decide(), Work::Nothing);
 }
 
+type Change = fn(&mut Case);
+
 #[test]
 fn each_single_difference_is_delivered() {
-    let differences: [(&str, fn(&mut Case)); 22] = [
+    let differences: [(&str, Change); 22] = [
         ("generation", |case| case.generation = Some(4)),
         ("no status", |case| case.status = None),
         ("observed generation", |case| case.status().observed_generation = None),
