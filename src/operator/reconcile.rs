@@ -94,7 +94,9 @@ pub async fn settle<R: Registry>(
                 .acquire(verified, &plan.access)
                 .await
                 .map_err(|error| failed(error.into()))?;
-            let delivered = deliver::deliver(client, &plan.target, revision, &acquired.bundle, &observed, status).await;
+            let formers = recollection.formers(status);
+            let delivered =
+                deliver::deliver(client, &plan.target, revision, &acquired.bundle, &observed, &formers).await;
             let existing = delivered.map_err(|error| failed(error.into()))?;
             recollection.last_good = Some(LastGood::of(proved, &acquired));
             (Some(existing), Some(acquired.news()))

@@ -1,20 +1,21 @@
-//! The CustomResourceDefinition in a real API server: what is accepted, what is refused and with which words, and that
+//! The definition of our resource in a real API server: what is accepted, what is refused and with which words, and that
 //! the operator's own checks agree.
 
 mod cases;
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use futures::future::join_all;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret, ServiceAccount};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams, ValidationDirective};
 use kube::{Client, ResourceExt as _};
 use policy_operator::operator::api::crd::definition;
 use policy_operator::operator::api::spec::PolicyImage;
-use policy_operator::operator::reconcile::dereference::dereference;
+use policy_operator::operator::reconcile::dereference::{ObjectReader, ReadError, dereference};
 use policy_operator::operator::reconcile::validate::{Rules, validate};
-use policy_operator::operator::render::manifests::Manifests;
 use policy_operator_harness::cluster::ControlPlane;
 use policy_operator_harness::object::resource;
 use policy_operator_harness::wait;
@@ -39,13 +40,43 @@ async fn ask(client: &Client, object: &Value) -> Result<DynamicObject, String> {
     })
 }
 
+/// A namespace in which everything that is named exists, and holds what it should.
+struct Everything;
+
+fn values() -> BTreeMap<String, String> {
+    let long = "a".repeat(253);
+    let pem = [&long, "ca.crt", "tls.crt", "tls.key"].map(|key| (key.to_owned(), cases::PEM.to_owned()));
+    pem.into_iter()
+        .chain([(".dockerconfigjson".to_owned(), r#"{"auths":{}}"#.to_owned())])
+        .collect()
+}
+
+impl ObjectReader for Everything {
+    async fn secret(&self, _: &str, _: &str) -> Result<Option<Secret>, ReadError> {
+        Ok(Some(Secret {
+            string_data: Some(values()),
+            ..Secret::default()
+        }))
+    }
+
+    async fn config_map(&self, _: &str, _: &str) -> Result<Option<ConfigMap>, ReadError> {
+        Ok(Some(ConfigMap {
+            data: Some(values()),
+            ..ConfigMap::default()
+        }))
+    }
+
+    async fn service_account(&self, _: &str, _: &str) -> Result<Option<ServiceAccount>, ReadError> {
+        Ok(Some(ServiceAccount::default()))
+    }
+}
+
 /// What the operator says to an object that it finds in a cluster or a file, without a network.
 async fn operator_says(object: &Value) -> Result<(), String> {
     let mut object: PolicyImage = serde_json::from_value(object.clone()).map_err(|error| error.to_string())?;
     object.metadata.uid = Some("1".into());
-    let objects = Manifests::default();
     let namespace = object.namespace().expect("namespace");
-    let references = dereference(&objects, &namespace, &object.spec).await;
+    let references = dereference(&Everything, &namespace, &object.spec).await;
     let references = references.map_err(|error| error.to_string())?;
     let plan = validate(&object, &references, Rules::default());
     plan.map(drop).map_err(|error| error.to_string())
@@ -91,7 +122,7 @@ async fn what_is_wrong_is_refused_with_words_that_help() {
     for ((name, object), answer) in cases.iter().zip(answers) {
         match answer {
             Ok(_) => accepted.push(format!("by the API server: {name}")),
-            Err(message) => table.extend([name, "\n", &faults(&message)]),
+            Err(message) => write!(table, "{name}\n{}", faults(&message)).expect("written"),
         }
         if operator_says(object).await.is_ok() {
             accepted.push(format!("by the operator: {name}"));

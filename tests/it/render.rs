@@ -1,5 +1,6 @@
 //! `policy-operator render` and the other commands that need no cluster, by the real binary.
 
+use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -268,11 +269,11 @@ async fn the_exit_status_and_the_message_tell_what_to_do() {
             require,
             yaml(std::slice::from_ref(&good)),
         ),
-        ("unverified", &[], yaml(&[unverified.clone()])),
+        ("unverified", &[], yaml(std::slice::from_ref(&unverified))),
         ("unverified and verification required", require, yaml(&[unverified])),
-        ("unsigned", &[], yaml(&[unsigned.clone()])),
+        ("unsigned", &[], yaml(std::slice::from_ref(&unsigned))),
         ("interval too short", &[], yaml(&[wrong])),
-        ("no such tag", &[], yaml(&[absent.clone()])),
+        ("no such tag", &[], yaml(std::slice::from_ref(&absent))),
         ("no such registry", &[], yaml(&[closed])),
         ("no such Secret", &[], yaml(&[no_key])),
         (
@@ -291,18 +292,19 @@ async fn the_exit_status_and_the_message_tell_what_to_do() {
     for (name, more, input) in cases {
         let rendered = stage.render(&["-"], more, &input).await;
         let problems = stage.redacted(&rendered.problems);
-        table.push_str(&format!("{name}: {}\n{problems}", rendered.code.expect("code")));
+        write!(table, "{name}: {}\n{problems}", rendered.code.expect("code")).expect("written");
     }
     for file in ["absent.yaml", "."] {
         let rendered = stage.render(&[file], &[], "").await;
-        table.push_str(&format!(
+        write!(
+            table,
             "file {file}: {}\n{}",
             rendered.code.expect("code"),
             rendered.problems
-        ));
+        )
+        .expect("written");
     }
-    let port = address_in(&table);
-    insta::assert_snapshot!("exit_status", table.replace(&port, "CLOSED"));
+    insta::assert_snapshot!("exit_status", table.replace(&address_in(&table), "CLOSED"));
 }
 
 /// The only address on loopback that is left in `text`.

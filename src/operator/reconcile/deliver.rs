@@ -18,7 +18,6 @@ use crate::domain::bundle::{Bundle, BundleError};
 use crate::domain::revision::Revision;
 use crate::domain::trust::Verified;
 use crate::operator::api::FIELD_MANAGER;
-use crate::operator::api::status::PolicyImageStatus;
 use crate::operator::kube_error::KubeError;
 use crate::pipeline::failure::{Classify, Disposition, Reason};
 
@@ -117,8 +116,8 @@ pub fn config_map(target: &Target, revision: &Revision, bundle: &Verified<Bundle
 /// Applies the ConfigMap, and answers what is there afterwards.
 ///
 /// One that exists is changed only in the very version that was seen to be ours. One that was absent is created without
-/// force; if somebody else created it in between, all that we added is taken back. A ConfigMap that status names and the
-/// spec does not any more is removed afterwards.
+/// force; if somebody else created it in between, all that we added is taken back. ConfigMaps of `formers`, where the
+/// bundle was before the spec changed, are removed afterwards.
 ///
 /// # Errors
 /// [`DeliverError`].
@@ -128,7 +127,7 @@ pub async fn deliver(
     revision: &Revision,
     bundle: &Verified<Bundle>,
     observed: &Observed,
-    status: Option<&PolicyImageStatus>,
+    formers: &[String],
 ) -> Result<Existing, DeliverError> {
     let mut object = config_map(target, revision, bundle)?;
     let mut parameters = PatchParams::apply(FIELD_MANAGER);
@@ -145,10 +144,7 @@ pub async fn deliver(
         take_back(client, target, &parameters).await?;
         return Err(DeliverError::LoseRace(target.name.clone()));
     }
-    let former = status
-        .and_then(|status| status.delivery.as_ref())
-        .map(|former| &former.config_map.name);
-    if let Some(former) = former.filter(|former| **former != target.name) {
+    for former in formers.iter().filter(|former| **former != target.name) {
         remove_former(client, target, former).await?;
     }
     Ok(Existing {

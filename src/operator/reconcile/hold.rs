@@ -76,7 +76,7 @@ pub async fn hold(
     else {
         return false;
     };
-    match deliver::deliver(client, &last.target, &last.revision, &last.bundle, &observed, None).await {
+    match deliver::deliver(client, &last.target, &last.revision, &last.bundle, &observed, &[]).await {
         Ok(existing) => {
             tracing::info!(name = last.target.name, "restored the last good bundle");
             recollection.delivered = Some(Delivered::at(&last.target, existing));

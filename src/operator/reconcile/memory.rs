@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use super::hold::LastGood;
 use super::observe::Existing;
 use super::validate::Target;
+use crate::operator::api::status::PolicyImageStatus;
 
 /// The memory of one object.
 #[derive(Debug, Clone, Default)]
@@ -37,6 +38,16 @@ pub struct Request {
 }
 
 impl Recollection {
+    /// Where the bundle may be: by status, and where this process put it last, if status could not be written since.
+    #[must_use]
+    pub fn formers(&self, status: Option<&PolicyImageStatus>) -> Vec<String> {
+        let told = status.and_then(|status| status.delivery.as_ref());
+        let told = told.map(|delivery| delivery.config_map.name.clone());
+        told.into_iter()
+            .chain(self.delivered.iter().map(|delivered| delivered.name.clone()))
+            .collect()
+    }
+
     /// How long this object can be left alone: nobody asks for anything new, the ConfigMap is as we left it, and the next
     /// run is not due. Most wake-ups are of that kind, because our own writes come back through the watches.
     #[must_use]

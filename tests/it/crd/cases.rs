@@ -6,7 +6,8 @@ use serde_json::{Map, Value, json};
 pub(crate) type Case = (String, Value);
 
 const IMAGE: &str = "ghcr.io/acme/authz";
-const PEM: &str = "-----BEGIN PUBLIC KEY-----
+/// A public key.
+pub(crate) const PEM: &str = "-----BEGIN PUBLIC KEY-----
 MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE8nXRh950IZbRj8Ra/N9sbqOPZrfM
 5/KAQN0/KjHcorm/J5yctVd7iEcnessRQjU917hmKO6JWVGHpDguIyakZA==
 -----END PUBLIC KEY-----
@@ -17,20 +18,19 @@ pub(crate) fn minimal() -> Value {
     object("authz", json!({ "image": "ghcr.io/acme/authz:1.0.0" }))
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "callers write the value in place")]
-fn object(name: &str, spec: Value) -> Value {
+fn object(name: &str, spec: impl Into<Value>) -> Value {
     json!({
         "apiVersion": "opcr.io/v1alpha1",
         "kind": "PolicyImage",
         "metadata": { "namespace": "default", "name": name },
-        "spec": spec,
+        "spec": spec.into(),
     })
 }
 
 /// The shortest object with more, or other, fields.
-fn with(fields: Value) -> Value {
+fn with(fields: impl Into<Value>) -> Value {
     let mut object = minimal();
-    let (Some(spec), Value::Object(fields)) = (object["spec"].as_object_mut(), fields) else {
+    let (Some(spec), Value::Object(fields)) = (object["spec"].as_object_mut(), fields.into()) else {
         unreachable!()
     };
     spec.extend(fields);
@@ -90,9 +90,69 @@ fn named(cases: Vec<(&str, Value)>) -> Vec<Case> {
         .collect()
 }
 
-/// What must be accepted, each next to something in [`refused`]. None of them names another object.
-#[expect(clippy::too_many_lines, reason = "a table")]
+/// What must be accepted, each next to something in [`refused`].
 pub(crate) fn accepted() -> Vec<Case> {
+    let mut cases = accepted_sources();
+    cases.extend(accepted_delivery());
+    cases.extend(accepted_references());
+    cases
+}
+
+/// As many authorities, each with a key of its own: a shared one is refused for another reason.
+fn authorities(count: usize) -> Vec<(String, Value)> {
+    let key = |_| rcgen::KeyPair::generate().expect("key").public_key_pem();
+    let named = |(number, pem)| (format!("authority-{number}"), json!({ "data": pem }));
+    (0..count).map(key).enumerate().map(named).collect()
+}
+
+fn verify_all(minimum: i64, count: usize) -> Value {
+    let authorities = authorities(count);
+    let borrowed: Vec<_> = authorities
+        .iter()
+        .map(|(name, key)| (name.as_str(), key.clone()))
+        .collect();
+    verify(minimum, &borrowed)
+}
+
+fn accepted_references() -> Vec<Case> {
+    let ca = |ca: Value| with(json!({ "tls": { "caRef": ca } }));
+    named(vec![
+        ("no pull secrets", with(json!({ "imagePullSecrets": [] }))),
+        ("16 pull secrets", pull_secrets(16, "acme")),
+        ("pull secret's name of 253", pull_secrets(1, &long(253))),
+        (
+            "ServiceAccount's name of 253",
+            with(json!({ "serviceAccountName": long(253) })),
+        ),
+        (
+            "client certificate alone",
+            with(json!({ "tls": { "certSecretRef": { "name": "client.acme-1" } } })),
+        ),
+        ("authority in a Secret", ca(json!({ "secretRef": reference("ca") }))),
+        (
+            "authority in a ConfigMap",
+            ca(json!({ "configMapRef": reference("ca") })),
+        ),
+        (
+            "key of 253",
+            ca(json!({ "secretRef": { "name": "a", "key": long(253) } })),
+        ),
+        ("one key", key(&json!({ "data": PEM }))),
+        ("key in a Secret", key(&json!({ "secretRef": reference("key") }))),
+        ("key in a ConfigMap", key(&json!({ "configMapRef": reference("key") }))),
+        (
+            "key of 16384",
+            key(&json!({ "data": format!("{PEM}{}", "\n".repeat(16384 - PEM.len())) })),
+        ),
+        (
+            "authority's name of 63",
+            verify(1, &[(&long(63), json!({ "data": PEM }))]),
+        ),
+        ("16 of 16 authorities", verify_all(16, 16)),
+    ])
+}
+
+fn accepted_sources() -> Vec<Case> {
     named(vec![
         ("minimal", minimal()),
         ("name of 246", object(&long(246), json!({ "image": IMAGE }))),
@@ -138,6 +198,11 @@ pub(crate) fn accepted() -> Vec<Case> {
             "null fields",
             with(json!({ "semver": null, "tls": null, "verify": null, "delivery": null, "timeout": null })),
         ),
+    ])
+}
+
+fn accepted_delivery() -> Vec<Case> {
+    named(vec![
         ("empty delivery", with(json!({ "delivery": {} }))),
         ("ConfigMap's name of 253", config_map(&json!({ "name": long(253) }))),
         ("ConfigMap's key of 253", config_map(&json!({ "key": long(253) }))),
@@ -160,12 +225,6 @@ pub(crate) fn accepted() -> Vec<Case> {
             "annotation of 4096",
             config_map(&json!({ "annotations": { "note": "ä".repeat(4096) } })),
         ),
-        ("one key", key(&json!({ "data": PEM }))),
-        (
-            "authority's name of 63",
-            verify(1, &[(&long(63), json!({ "data": PEM }))]),
-        ),
-        ("no pull secrets", with(json!({ "imagePullSecrets": [] }))),
     ])
 }
 
@@ -324,14 +383,12 @@ fn refused_times() -> Vec<Case> {
 
 fn refused_verification() -> Vec<Case> {
     let data = || json!({ "data": PEM });
-    let many: Vec<_> = (0..17).map(|number| format!("authority-{number}")).collect();
-    let many: Vec<_> = many.iter().map(|name| (name.as_str(), data())).collect();
     let private =
         "-----BEGIN ENCRYPTED SIGSTORE PRIVATE KEY-----\ncanary\n-----END ENCRYPTED SIGSTORE PRIVATE KEY-----\n";
     named(vec![
         ("verify: empty", with(json!({ "verify": {} }))),
         ("authorities: none", verify(1, &[])),
-        ("authorities: 17", verify(1, &many)),
+        ("authorities: 17", verify_all(1, 17)),
         (
             "authorities: same name",
             verify(1, &[("release", data()), ("release", data())]),
@@ -345,7 +402,7 @@ fn refused_verification() -> Vec<Case> {
         ("authorities: name with a dot", verify(1, &[("acme.example", data())])),
         ("minimumMatches: 0", verify(0, &[("release", data())])),
         ("minimumMatches: -1", verify(-1, &[("release", data())])),
-        ("minimumMatches: 17", verify(17, &many[..16])),
+        ("minimumMatches: 17", verify_all(17, 16)),
         (
             "minimumMatches: more than authorities",
             verify(2, &[("release", data())]),
