@@ -18,5 +18,6 @@ pub mod render;
 pub mod report;
 pub mod run;
 pub mod telemetry;
+pub mod turn;
 
 pub use program::main;

@@ -3,16 +3,12 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use futures::{FutureExt as _, Stream, StreamExt as _, TryStreamExt as _};
+use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::ConfigMap;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use k8s_openapi::jiff::Timestamp;
 use kube::core::PartialObjectMeta;
-use kube::runtime::controller::{Action, Config as ControllerConfig};
+use kube::runtime::controller::Action;
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::watcher::{self, Event as WatchEvent};
 use kube::runtime::{Controller, PredicateConfig, WatchStreamExt as _, watcher as watch};
@@ -21,28 +17,11 @@ use tokio::sync::oneshot;
 
 use super::api::spec::PolicyImage;
 use super::api::{FIELD_MANAGER, MANAGED_BY_LABEL};
-use super::context::{ConfigMaps, Context, watched};
-use super::kube_error::describe;
-use super::metrics::{self, Run};
-use super::reconcile::hold;
-use super::reconcile::memory::{Recollection, Request};
-use super::reconcile::outcome::{Failure, Outcome, StepError, Success};
-use super::reconcile::schedule::{self, changed, tolerated_age};
-use super::reconcile::{self, status, validate};
-use super::report;
-use crate::domain::source::Selection;
-use crate::pipeline::failure::{Classify as _, Reason, chain};
+use super::context::{ConfigMaps, Context};
+use super::reconcile::status;
+use super::turn;
+use crate::pipeline::failure::chain;
 use crate::pipeline::ports::Registry;
-use crate::pipeline::shared::FAILURE_SHARED_FOR;
-
-/// The interval of an object whose interval cannot be read.
-const DEFAULT_INTERVAL: Duration = Duration::from_mins(5);
-
-/// How long it may take to look after the last good bundle.
-const HOLD: Duration = Duration::from_secs(10);
-
-/// How soon an object whose status could not be written is run again.
-const STATUS_RETRY: Duration = Duration::from_secs(1);
 
 /// The two watches of one controller, filled by [`run`].
 pub struct Watches {
@@ -86,7 +65,6 @@ impl Watches {
 pub async fn run<R: Registry>(
     watches: Watches,
     context: Arc<Context<R>>,
-    concurrency: u16,
     shutdown: impl Future<Output = ()> + Send + Sync + 'static,
 ) {
     let Watches {
@@ -112,11 +90,11 @@ pub async fn run<R: Registry>(
     let owned = owned_config_maps(&context, namespace.as_deref(), config_map_writer);
     let reconciler = move |object: Arc<PolicyImage>, context: Arc<Context<R>>| {
         let config_maps = config_maps.clone();
-        async move { Ok::<_, Infallible>(reconcile_one(&object, &context, &config_maps).await) }
+        async move { Ok::<_, Infallible>(turn::take(&object, &context, &config_maps).await) }
     };
     Controller::for_stream(triggers, store)
         .owns_stream(owned)
-        .with_config(ControllerConfig::default().concurrency(concurrency))
+        // No bound here: the slots of the context bound all controllers together, and show who waits.
         .graceful_shutdown_on(shutdown)
         .run(reconciler, |_, _: &Infallible, _| Action::await_change(), context)
         .for_each(async |result| {
@@ -188,179 +166,4 @@ fn owned_config_maps<R: Registry>(
             });
             std::future::ready(!ours)
         })
-}
-
-/// One run and everything around it: a slot, the deadline, a net for panics, status, event, metrics, the next run.
-async fn reconcile_one<R: Registry>(
-    object: &PolicyImage,
-    context: &Arc<Context<R>>,
-    config_maps: &ConfigMaps,
-) -> Action {
-    let Ok(_slot) = context.slots.acquire().await else {
-        return Action::await_change();
-    };
-    if object.metadata.deletion_timestamp.is_some() || !context.may_write() {
-        return Action::await_change();
-    }
-    let (namespace, name, uid) = (
-        object.namespace().unwrap_or_default(),
-        object.name_any(),
-        object.uid().unwrap_or_default(),
-    );
-    let mut recollection = context.memory.recall(&namespace, &name, &uid);
-    let target = validate::target(object).ok();
-    let watched = target
-        .as_ref()
-        .and_then(|target| watched(config_maps, &target.namespace, &target.name));
-    let request = Request {
-        generation: object.metadata.generation,
-        requested_at: status::requested_at(object),
-    };
-    if let Some(left) = recollection.idle(&request, target.as_ref(), watched.as_ref(), Instant::now()) {
-        return Action::requeue(left);
-    }
-    let measured = context.metrics.run();
-    let interval = validate::interval(&object.spec).unwrap_or(DEFAULT_INTERVAL);
-    let outcome = if object.spec.suspend {
-        Outcome::Suspended
-    } else {
-        let outcome = bounded(object, context, watched.as_ref(), &mut recollection, interval).await;
-        held(object, context, watched.as_ref(), &mut recollection, outcome).await
-    };
-    recollection.failures = if matches!(outcome, Outcome::Failure(_)) {
-        recollection.failures + 1
-    } else {
-        0
-    };
-    log(&namespace, &name, &outcome);
-    let written = report(object, context, &outcome).await;
-    count(measured, &outcome);
-    let recheck = recollection.recheck.is_some();
-    let planned = schedule::delay(&outcome, interval, recollection.failures, recheck, fastrand::f64());
-    let next = if written { planned } else { Some(STATUS_RETRY) };
-    // Without a written status the next run must not take this one for done.
-    recollection.answered = next.filter(|_| written).map(|next| (request, Instant::now() + next));
-    context.memory.keep(&namespace, &name, recollection);
-    next.map_or_else(Action::await_change, Action::requeue)
-}
-
-/// How old the answer about the tag may be: what failed, and what somebody asks for, is asked anew; what only the clock
-/// asks for may be shared with others.
-fn not_before(object: &PolicyImage, recollection: &Recollection, interval: Duration) -> Instant {
-    let age = if recollection.failures > 0 || changed(object) {
-        FAILURE_SHARED_FOR
-    } else {
-        tolerated_age(interval)
-    };
-    let oldest = Instant::now().checked_sub(age).unwrap_or_else(Instant::now);
-    recollection.recheck.map_or(oldest, |recheck| oldest.max(recheck))
-}
-
-/// Steps 1 to 7 within the deadline. A panic ends this run and nothing else.
-async fn bounded<R: Registry>(
-    object: &PolicyImage,
-    context: &Context<R>,
-    watched: Option<&ObjectMeta>,
-    recollection: &mut Recollection,
-    interval: Duration,
-) -> Outcome {
-    let not_before = not_before(object, recollection, interval);
-    let deadline = validate::timeout(&object.spec).unwrap_or(validate::DEFAULT_TIMEOUT);
-    let run = async {
-        let Context {
-            client,
-            objects,
-            pipeline,
-            rules,
-            ..
-        } = context;
-        let started = Instant::now();
-        let proved = reconcile::prove(object, objects, pipeline, *rules, not_before).await;
-        // An answer from before this run may miss the push or the signature that made somebody ask for the run.
-        let older = proved.as_ref().map_or(true, |proved| {
-            !matches!(proved.plan.source.selection(), Selection::Digest(_)) && proved.asked < started
-        });
-        recollection.recheck = (older && changed(object)).then_some(started);
-        reconcile::settle(object, client, pipeline, &proved?, recollection, watched).await
-    };
-    let run = AssertUnwindSafe(run).catch_unwind();
-    match tokio::time::timeout(deadline, run).await {
-        Ok(Ok(Ok(success))) => Outcome::Success(Box::<Success>::new(success)),
-        Ok(Ok(Err(failure))) => Outcome::Failure(failure),
-        Ok(Err(_)) => {
-            context.metrics.panicked();
-            Outcome::Failure(Failure::from(StepError::Panic))
-        }
-        Err(_) => Outcome::Failure(Failure::from(StepError::PassDeadline(deadline))),
-    }
-}
-
-/// A run that failed may not have got as far as the target.
-async fn held<R>(
-    object: &PolicyImage,
-    context: &Context<R>,
-    watched: Option<&ObjectMeta>,
-    recollection: &mut Recollection,
-    outcome: Outcome,
-) -> Outcome {
-    let Outcome::Failure(failure) = outcome else {
-        return outcome;
-    };
-    let held = hold::hold(&context.client, object, &failure.error, recollection, watched);
-    let lost = tokio::time::timeout(HOLD, held).await.is_ok_and(|held| !held);
-    Outcome::Failure(Failure { lost, ..failure })
-}
-
-/// Step 8. False where the status could not be written and must be tried again.
-async fn report<R>(object: &PolicyImage, context: &Context<R>, outcome: &Outcome) -> bool {
-    if !context.may_write() {
-        return true;
-    }
-    let new = status::next(object, outcome, Timestamp::now());
-    match report::patch_status(&context.client, object, &new).await {
-        Ok(_) => {
-            if let Some(event) = report::event(object, &new) {
-                report::publish(&context.client, &context.reporter, object, &event).await;
-            }
-            true
-        }
-        // Deleted meanwhile: there is nobody left to tell.
-        Err(kube::Error::Api(status)) if status.code == 404 => true,
-        // Changed meanwhile: the run that follows speaks about the newer version.
-        Err(kube::Error::Api(status)) if status.code == 409 => false,
-        Err(error) => {
-            tracing::warn!(
-                error = describe(&error),
-                object = object.name_any(),
-                "the status was not written"
-            );
-            false
-        }
-    }
-}
-
-fn log(namespace: &str, name: &str, outcome: &Outcome) {
-    match outcome {
-        Outcome::Suspended => tracing::debug!(namespace, name, "suspended"),
-        Outcome::Success(success) => {
-            let (digest, delivered) = (success.revision.digest, success.bundle.is_some());
-            if delivered {
-                tracing::info!(namespace, name, %digest, "delivered");
-            } else {
-                tracing::debug!(namespace, name, %digest, "unchanged");
-            }
-        }
-        Outcome::Failure(failure) => {
-            let (reason, error) = (failure.error.reason().as_str(), chain(&failure.error));
-            tracing::warn!(namespace, name, reason, error, "not reconciled");
-        }
-    }
-}
-
-fn count(measured: Run, outcome: &Outcome) {
-    match outcome {
-        Outcome::Suspended => measured.ended(Reason::Suspended, metrics::Outcome::Success),
-        Outcome::Success(_) => measured.ended(Reason::Succeeded, metrics::Outcome::Success),
-        Outcome::Failure(failure) => measured.ended(failure.error.reason(), failure.error.disposition().into()),
-    }
 }

@@ -137,6 +137,7 @@ pub struct Metrics {
     reconciles: Family<Labels<1>, Counter>,
     durations: Family<Labels<1>, Histogram, fn() -> Histogram>,
     in_flight: Gauge,
+    queued: Gauge,
     panics: Counter,
     registry_requests: Family<Labels<2>, Counter>,
     bundle_bytes: Counter,
@@ -166,6 +167,7 @@ impl Metrics {
             reconciles: Family::default(),
             durations: Family::new_with_constructor(|| Histogram::new(DURATION_BUCKETS)),
             in_flight: Gauge::default(),
+            queued: Gauge::default(),
             panics: Counter::default(),
             registry_requests: Family::default(),
             bundle_bytes: Counter::default(),
@@ -191,6 +193,7 @@ impl Metrics {
         let help = "How long runs took, by result";
         own.register_with_unit("reconcile_duration", help, Unit::Seconds, self.durations.clone());
         own.register("reconciles_in_flight", "Runs under way", self.in_flight.clone());
+        own.register("queue_depth", "Objects that wait for a run", self.queued.clone());
         own.register("panics", "Runs that ended in a panic, each a bug", self.panics.clone());
         let help = "Requests to registries, by type and status; the code 'error' means no answer";
         own.register("registry_requests", help, self.registry_requests.clone());
@@ -233,6 +236,13 @@ impl Metrics {
             started: Instant::now(),
             ending: (Reason::Internal, Outcome::Retry),
         }
+    }
+
+    /// Counts an object that waits, until the result is dropped.
+    #[must_use = "the wait ends when this is dropped"]
+    pub fn wait(&self) -> Waiting {
+        self.queued.inc();
+        Waiting(self.queued.clone())
     }
 
     /// Counts a run that panicked.
@@ -284,6 +294,16 @@ impl Metrics {
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)
+    }
+}
+
+/// An object that waits.
+#[derive(Debug)]
+pub struct Waiting(Gauge);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

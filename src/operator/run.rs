@@ -167,18 +167,14 @@ async fn work<R: Registry>(
         let (watches, view) = Watches::new(namespace);
         views.push(view);
         let shutdown = stopped(stop.clone());
-        controllers.spawn(controller::run(
-            watches,
-            Arc::clone(&context),
-            arguments.concurrency,
-            shutdown,
-        ));
+        controllers.spawn(controller::run(watches, Arc::clone(&context), shutdown));
     }
     tokio::spawn(announce(views, readiness, Arc::clone(&context.metrics)));
     let drained = async { while controllers.join_next().await.is_some() {} };
     let timed = async {
         stopped(stop.clone()).await;
         tracing::info!("stopping: waiting for the runs under way");
+        context.slots.close();
         tokio::time::sleep(DRAIN).await;
     };
     let Some(mut leadership) = leadership else {

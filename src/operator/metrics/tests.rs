@@ -110,6 +110,7 @@ fn every_family_has_the_documented_name() {
     policy_operator_leader gauge
     policy_operator_panics counter
     policy_operator_policyimages gauge
+    policy_operator_queue_depth gauge
     policy_operator_reconcile counter
     policy_operator_reconcile_duration_seconds histogram
     policy_operator_reconciles_in_flight gauge
