@@ -30,9 +30,6 @@ const DEFAULT_INTERVAL: Duration = Duration::from_mins(5);
 /// How long it may take to look after the last good bundle.
 const HOLD: Duration = Duration::from_secs(10);
 
-/// How soon an object whose status could not be written is run again.
-const STATUS_RETRY: Duration = Duration::from_secs(1);
-
 /// Waits for a slot, then runs the object if there is anything to do, and says when its next turn is.
 pub async fn take<R: Registry>(object: &PolicyImage, context: &Context<R>, config_maps: &ConfigMaps) -> Action {
     let waiting = context.metrics.wait();
@@ -75,17 +72,21 @@ async fn run<R: Registry>(object: &PolicyImage, context: &Context<R>, config_map
         let outcome = bounded(object, context, watched.as_ref(), &mut recollection, interval).await;
         held(object, context, watched.as_ref(), &mut recollection, outcome).await
     };
-    recollection.failures = if matches!(outcome, Outcome::Failure(_)) {
-        recollection.failures + 1
-    } else {
-        0
-    };
     log(&namespace, &name, &outcome);
     let written = report(object, context, &outcome).await;
     count(measured, &outcome);
-    let recheck = recollection.recheck.is_some();
-    let planned = schedule::delay(&outcome, interval, recollection.failures, recheck, fastrand::f64());
-    let next = if written { planned } else { Some(STATUS_RETRY) };
+    recollection.failures = if matches!(outcome, Outcome::Failure(_)) || !written {
+        recollection.failures.saturating_add(1)
+    } else {
+        0
+    };
+    let (recheck, chance) = (recollection.recheck.is_some(), fastrand::f64());
+    let planned = schedule::delay(&outcome, interval, recollection.failures, recheck, chance);
+    let next = if written {
+        planned
+    } else {
+        Some(schedule::retry(interval, recollection.failures, chance))
+    };
     // Without a written status the next run must not take this one for done.
     recollection.answered = next.filter(|_| written).map(|next| (request, Instant::now() + next));
     context.memory.keep(&namespace, &name, recollection);

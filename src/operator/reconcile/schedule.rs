@@ -27,15 +27,24 @@ pub fn delay(outcome: &Outcome, interval: Duration, failures: u32, recheck: bool
         Outcome::Failure(failure) => match failure.error.disposition() {
             Disposition::Stalled if recheck => RECHECK.min(interval),
             Disposition::Stalled => interval,
-            Disposition::Retry => {
-                let doubled = FIRST_RETRY.saturating_mul(1 << failures.saturating_sub(1).min(16));
-                doubled.min(LAST_RETRY).min(interval)
-            }
+            Disposition::Retry => return Some(retry(interval, failures, chance)),
             // At least this long: the other side asked for it.
             Disposition::WaitFor(wait) => wait,
         },
     };
-    Some(delay.mul_f64(1.0 + JITTER * chance.clamp(0.0, 1.0)))
+    Some(jittered(delay, chance))
+}
+
+/// How long to wait before something that may pass by itself is tried again: a failed step, or a status that could not be
+/// written. Doubles with each failure in a row, so that an API server that is down is not hammered by all objects.
+#[must_use]
+pub fn retry(interval: Duration, failures: u32, chance: f64) -> Duration {
+    let doubled = FIRST_RETRY.saturating_mul(1 << failures.saturating_sub(1).min(16));
+    jittered(doubled.min(LAST_RETRY).min(interval), chance)
+}
+
+fn jittered(delay: Duration, chance: f64) -> Duration {
+    delay.mul_f64(1.0 + JITTER * chance.clamp(0.0, 1.0))
 }
 
 /// How old a shared answer about a tag may be when nothing but the clock asked for it.
