@@ -130,6 +130,10 @@ async fn bounded<R: Registry>(
             !matches!(proved.plan.source.selection(), Selection::Digest(_)) && proved.asked < started
         });
         recollection.recheck = (older && changed(object)).then_some(started);
+        // Asking the registry may have taken longer than the Lease.
+        if !context.may_write() {
+            return Err(StepError::LoseLeadership.into());
+        }
         reconcile::settle(object, client, pipeline, &proved?, recollection, watched).await
     };
     let run = AssertUnwindSafe(run).catch_unwind();
@@ -155,6 +159,9 @@ async fn held<R>(
     let Outcome::Failure(failure) = outcome else {
         return outcome;
     };
+    if !context.may_write() {
+        return Outcome::Failure(failure);
+    }
     let held = hold::hold(&context.client, object, &failure.error, recollection, watched);
     let lost = tokio::time::timeout(HOLD, held).await.is_ok_and(|held| !held);
     Outcome::Failure(Failure { lost, ..failure })

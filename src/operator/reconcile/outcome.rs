@@ -140,6 +140,9 @@ pub enum StepError {
     /// The deadline passed.
     #[error("the run did not end within {}s; if the registry is slow, raise 'spec.timeout'", .0.as_secs())]
     PassDeadline(Duration),
+    /// Another replica may lead by now, so nothing more is written.
+    #[error("this replica does not lead any more")]
+    LoseLeadership,
     /// A fault of this program.
     #[error("the operator failed in a way that it should not have; please report it with the operator's log")]
     Panic,
@@ -170,7 +173,7 @@ impl Classify for StepError {
             Self::Acquire(error) => error.reason(),
             Self::Deliver(error) => error.reason(),
             Self::PassDeadline(_) => Reason::DeadlineExceeded,
-            Self::Panic => Reason::Internal,
+            Self::LoseLeadership | Self::Panic => Reason::Internal,
         }
     }
 
@@ -183,7 +186,7 @@ impl Classify for StepError {
             Self::Observe(error) => error.disposition(),
             Self::Acquire(error) => error.disposition(),
             Self::Deliver(error) => error.disposition(),
-            Self::PassDeadline(_) | Self::Panic => Disposition::Retry,
+            Self::PassDeadline(_) | Self::LoseLeadership | Self::Panic => Disposition::Retry,
         }
     }
 }
