@@ -56,6 +56,10 @@ pub enum RunError {
     /// Another replica may lead now.
     #[error("leadership was lost, so this process stops before it writes again: {0}")]
     LoseLeadership(Loss),
+    /// A controller panicked. The others could go on, but its namespace would be watched by nobody and no probe would
+    /// show it.
+    #[error("a controller ended by itself, which is a bug; this process stops so that it is started anew")]
+    EndController,
 }
 
 /// Runs until a signal asks to stop, or leadership is lost.
@@ -170,7 +174,15 @@ async fn work<R: Registry>(
         controllers.spawn(controller::run(watches, Arc::clone(&context), shutdown));
     }
     tokio::spawn(announce(views, readiness, Arc::clone(&context.metrics)));
-    let drained = async { while controllers.join_next().await.is_some() {} };
+    let asked = stop.clone();
+    let drained = async {
+        while let Some(ended) = controllers.join_next().await {
+            if ended.is_err() || !*asked.borrow() {
+                return Err(RunError::EndController);
+            }
+        }
+        Ok(())
+    };
     let timed = async {
         stopped(stop.clone()).await;
         tracing::info!("stopping: waiting for the runs under way");
@@ -178,11 +190,10 @@ async fn work<R: Registry>(
         tokio::time::sleep(DRAIN).await;
     };
     let Some(mut leadership) = leadership else {
-        tokio::select! { () = drained => {}, () = timed => {} }
-        return Ok(());
+        return tokio::select! { ended = drained => ended, () = timed => Ok(()) };
     };
     tokio::select! {
-        () = drained => {}
+        ended = drained => ended?,
         () = timed => {}
         loss = leadership.lost() => return Err(RunError::LoseLeadership(loss)),
     }
