@@ -1,5 +1,6 @@
 //! `run`: puts the parts together, and takes them apart again.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -155,19 +156,9 @@ async fn work<R: Registry>(
     stop: watch::Receiver<bool>,
     leadership: Option<Leadership>,
 ) -> Result<(), RunError> {
-    let mut namespaces: Vec<Option<String>> = arguments
-        .watch_namespaces
-        .iter()
-        .filter(|name| !name.is_empty())
-        .cloned()
-        .map(Some)
-        .collect();
-    if namespaces.is_empty() {
-        namespaces.push(None);
-    }
     let mut controllers = tokio::task::JoinSet::new();
     let mut views = Vec::new();
-    for namespace in namespaces {
+    for namespace in namespaces(&arguments.watch_namespaces) {
         let (watches, view) = Watches::new(namespace);
         views.push(view);
         let shutdown = stopped(stop.clone());
@@ -201,6 +192,18 @@ async fn work<R: Registry>(
         tracing::warn!(%error, "the Lease was not released; another replica takes over when it runs out");
     }
     Ok(())
+}
+
+/// The namespaces to watch, each once: two controllers would run the same objects at the same time. One for all where
+/// none is named.
+fn namespaces(named: &[String]) -> Vec<Option<String>> {
+    let named: BTreeSet<&str> = named.iter().map(|name| name.trim()).collect();
+    let named: Vec<_> = named
+        .into_iter()
+        .filter(|name| !name.is_empty())
+        .map(|name| Some(name.to_owned()))
+        .collect();
+    if named.is_empty() { vec![None] } else { named }
 }
 
 /// Readiness follows the first complete list of every watch. After that the objects are counted from time to time.
@@ -248,4 +251,20 @@ fn stop_signal() -> Result<watch::Receiver<bool>, std::io::Error> {
 async fn stopped(mut stop: watch::Receiver<bool>) {
     // An error means that the sender is gone, and with it the runtime.
     let _ = stop.wait_for(|stop| *stop).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_namespace_is_watched_once_and_all_where_none_is_named() {
+        let watched = |named: &[&str]| namespaces(&named.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
+        assert_eq!(watched(&[]), [None]);
+        assert_eq!(watched(&["", " "]), [None]);
+        assert_eq!(
+            watched(&["b", " a", "b", ""]),
+            [Some("a".to_owned()), Some("b".to_owned())]
+        );
+    }
 }
