@@ -29,11 +29,6 @@ impl Readiness {
     pub fn ready(&self) {
         self.0.send_replace(None);
     }
-
-    /// From now on not ready, and why.
-    pub fn not_ready(&self, reason: &'static str) {
-        self.0.send_replace(Some(reason));
-    }
 }
 
 /// The routes of `--health-addr`.

@@ -1,5 +1,6 @@
 //! `run`: puts the parts together, and takes them apart again.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,6 +57,10 @@ pub enum RunError {
     /// Another replica may lead now.
     #[error("leadership was lost, so this process stops before it writes again: {0}")]
     LoseLeadership(Loss),
+    /// A controller panicked. The others could go on, but its namespace would be watched by nobody and no probe would
+    /// show it.
+    #[error("a controller ended by itself, which is a bug; this process stops so that it is started anew")]
+    EndController,
 }
 
 /// Runs until a signal asks to stop, or leadership is lost.
@@ -151,26 +156,24 @@ async fn work<R: Registry>(
     stop: watch::Receiver<bool>,
     leadership: Option<Leadership>,
 ) -> Result<(), RunError> {
-    let mut namespaces: Vec<Option<String>> = arguments
-        .watch_namespaces
-        .iter()
-        .filter(|name| !name.is_empty())
-        .cloned()
-        .map(Some)
-        .collect();
-    if namespaces.is_empty() {
-        namespaces.push(None);
-    }
     let mut controllers = tokio::task::JoinSet::new();
     let mut views = Vec::new();
-    for namespace in namespaces {
+    for namespace in namespaces(&arguments.watch_namespaces) {
         let (watches, view) = Watches::new(namespace);
         views.push(view);
         let shutdown = stopped(stop.clone());
         controllers.spawn(controller::run(watches, Arc::clone(&context), shutdown));
     }
     tokio::spawn(announce(views, readiness, Arc::clone(&context.metrics)));
-    let drained = async { while controllers.join_next().await.is_some() {} };
+    let asked = stop.clone();
+    let drained = async {
+        while let Some(ended) = controllers.join_next().await {
+            if ended.is_err() || !*asked.borrow() {
+                return Err(RunError::EndController);
+            }
+        }
+        Ok(())
+    };
     let timed = async {
         stopped(stop.clone()).await;
         tracing::info!("stopping: waiting for the runs under way");
@@ -178,11 +181,10 @@ async fn work<R: Registry>(
         tokio::time::sleep(DRAIN).await;
     };
     let Some(mut leadership) = leadership else {
-        tokio::select! { () = drained => {}, () = timed => {} }
-        return Ok(());
+        return tokio::select! { ended = drained => ended, () = timed => Ok(()) };
     };
     tokio::select! {
-        () = drained => {}
+        ended = drained => ended?,
         () = timed => {}
         loss = leadership.lost() => return Err(RunError::LoseLeadership(loss)),
     }
@@ -190,6 +192,18 @@ async fn work<R: Registry>(
         tracing::warn!(%error, "the Lease was not released; another replica takes over when it runs out");
     }
     Ok(())
+}
+
+/// The namespaces to watch, each once: two controllers would run the same objects at the same time. One for all where
+/// none is named.
+fn namespaces(named: &[String]) -> Vec<Option<String>> {
+    let named: BTreeSet<&str> = named.iter().map(|name| name.trim()).collect();
+    let named: Vec<_> = named
+        .into_iter()
+        .filter(|name| !name.is_empty())
+        .map(|name| Some(name.to_owned()))
+        .collect();
+    if named.is_empty() { vec![None] } else { named }
 }
 
 /// Readiness follows the first complete list of every watch. After that the objects are counted from time to time.
@@ -237,4 +251,20 @@ fn stop_signal() -> Result<watch::Receiver<bool>, std::io::Error> {
 async fn stopped(mut stop: watch::Receiver<bool>) {
     // An error means that the sender is gone, and with it the runtime.
     let _ = stop.wait_for(|stop| *stop).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_namespace_is_watched_once_and_all_where_none_is_named() {
+        let watched = |named: &[&str]| namespaces(&named.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
+        assert_eq!(watched(&[]), [None]);
+        assert_eq!(watched(&["", " "]), [None]);
+        assert_eq!(
+            watched(&["b", " a", "b", ""]),
+            [Some("a".to_owned()), Some("b".to_owned())]
+        );
+    }
 }

@@ -30,6 +30,9 @@ const DEFAULT_INTERVAL: Duration = Duration::from_mins(5);
 /// How long it may take to look after the last good bundle.
 const HOLD: Duration = Duration::from_secs(10);
 
+/// How soon an object is run again that could not even be told that its run panicked.
+const AFTER_PANIC: Duration = Duration::from_mins(1);
+
 /// Waits for a slot, then runs the object if there is anything to do, and says when its next turn is.
 pub async fn take<R: Registry>(object: &PolicyImage, context: &Context<R>, config_maps: &ConfigMaps) -> Action {
     let waiting = context.metrics.wait();
@@ -39,7 +42,12 @@ pub async fn take<R: Registry>(object: &PolicyImage, context: &Context<R>, confi
     };
     drop(waiting);
     // Boxed, so that a thousand objects that wait do not each hold the space of a run.
-    Box::pin(run(object, context, config_maps)).await
+    let run = AssertUnwindSafe(Box::pin(run(object, context, config_maps))).catch_unwind();
+    run.await.unwrap_or_else(|_| {
+        // All objects share one task: without this second net, a panic while one is reported on would end them all.
+        context.metrics.panicked();
+        Action::requeue(AFTER_PANIC)
+    })
 }
 
 /// One run and everything around it: the deadline, a net for panics, status, event, metrics, the next run.

@@ -79,11 +79,6 @@ impl MemoryRegistry {
         self.store(repository, |stored| stored.tags.insert(tag, digest));
     }
 
-    /// Takes a tag away.
-    pub fn remove_tag(&self, repository: &Repository, tag: &Tag) {
-        self.store(repository, |stored| stored.tags.remove(tag));
-    }
-
     /// Stores a blob.
     #[expect(clippy::must_use_candidate, reason = "storing is what it is called for")]
     pub fn put_blob(&self, repository: &Repository, bytes: &[u8]) -> Digest {

@@ -212,6 +212,12 @@ async fn manifests_come_from_several_files_and_from_standard_input() {
         .render(&["key.yaml", "-"], &["--namespace", "acme"], &manifest)
         .await;
     assert_eq!(config_map(&rendered)["metadata"]["namespace"], "acme");
+    let items = [stage.manifest("REGISTRY/acme/authz:1.0.0", Some(&key))];
+    let list = json!({ "apiVersion": "v1", "kind": "List", "items": items });
+    let listed = stage
+        .render(&["key.yaml", "-"], &["--namespace", "acme"], &yaml(&[list]))
+        .await;
+    assert_eq!(listed.output, rendered.output);
     // The key is in another namespace.
     let rendered = stage.render(&["key.yaml", "-"], &[], &manifest).await;
     assert_eq!((rendered.code, rendered.output.as_str()), (Some(1), ""), "{rendered:?}");

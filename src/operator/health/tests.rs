@@ -59,11 +59,6 @@ async fn readiness_follows_the_program_and_liveness_does_not() {
     assert_eq!(get(server.address, "/healthz").await, (200, "ok\n".to_owned()));
     readiness.ready();
     assert_eq!(get(server.address, "/readyz").await, (200, "ok\n".to_owned()));
-    readiness.not_ready("shutting down");
-    assert_eq!(
-        get(server.address, "/readyz").await,
-        (503, "shutting down\n".to_owned())
-    );
     assert_eq!(get(server.address, "/metrics").await.0, 404);
 }
 

@@ -125,16 +125,16 @@ pub enum StepError {
     /// Step 3.
     #[error(transparent)]
     Resolve(#[from] Arc<ResolveError>),
-    /// Step 5.
-    #[error(transparent)]
-    Verify(#[from] Arc<VerifyError>),
     /// Step 4.
     #[error(transparent)]
+    Verify(#[from] Arc<VerifyError>),
+    /// Step 5.
+    #[error(transparent)]
     Observe(#[from] ObserveError),
-    /// Step 6.
+    /// Step 7, the download.
     #[error(transparent)]
     Acquire(#[from] Arc<AcquireError>),
-    /// Step 7.
+    /// Step 7, the write.
     #[error(transparent)]
     Deliver(#[from] DeliverError),
     /// The deadline passed.

@@ -97,7 +97,11 @@ impl Manifests {
             file: file.to_owned(),
             cause: error.to_string().lines().next().unwrap_or_default().to_owned(),
         })?;
-        for (index, mut document) in documents.into_iter().enumerate() {
+        let objects = documents
+            .into_iter()
+            .enumerate()
+            .flat_map(|(index, document)| items(document).into_iter().map(move |item| (index, item)));
+        for (index, mut document) in objects {
             let field = |name: &str| {
                 document
                     .get(name)
@@ -123,6 +127,17 @@ impl Manifests {
             }
         }
         Ok(())
+    }
+}
+
+/// The objects of a `List`, which `kubectl get --output=yaml` prints; else the document itself.
+fn items(mut document: Value) -> Vec<Value> {
+    if (document.get("apiVersion"), document.get("kind")) != (Some(&Value::from("v1")), Some(&Value::from("List"))) {
+        return vec![document];
+    }
+    match document.get_mut("items").map(Value::take) {
+        Some(Value::Array(items)) => items,
+        _ => Vec::new(),
     }
 }
 

@@ -85,12 +85,6 @@ impl Operator {
         self.process.until_ready(Duration::from_secs(30), ready).await
     }
 
-    /// The address of its health endpoints.
-    #[must_use]
-    pub fn health_address(&self) -> &str {
-        &self.health
-    }
-
     /// The text of its metrics.
     ///
     /// # Errors

@@ -30,15 +30,3 @@ where
         sleep(pause).await;
     }
 }
-
-/// Waits until an HTTP request to `url` is answered with a success.
-///
-/// # Errors
-/// When `limit` passed.
-pub async fn until_http_success(client: &reqwest::Client, url: &str, limit: Duration) -> Result<()> {
-    until(url, limit, Duration::from_millis(20), || async {
-        let response = client.get(url).timeout(Duration::from_secs(5)).send().await?;
-        Ok(response.status().is_success().then_some(()))
-    })
-    .await
-}

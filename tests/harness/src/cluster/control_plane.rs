@@ -149,14 +149,6 @@ impl ControlPlane {
         kubectl(&self.kubeconfig)
     }
 
-    /// Applies `config/` again, after a test changed or removed what it installs.
-    ///
-    /// # Errors
-    /// When the API server refuses it.
-    pub async fn install_crd_and_rbac(&self) -> Result<()> {
-        install(&self.kubeconfig).await
-    }
-
     /// What the operator's service account asked the API server, in order, where `filter` agrees.
     ///
     /// # Errors
