@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use super::hold::LastGood;
 use super::observe::Existing;
 use super::validate::Target;
+use crate::domain::trust::TrustPolicy;
 
 /// The memory of one object.
 #[derive(Debug, Clone, Default)]
@@ -37,6 +38,18 @@ pub struct Request {
 }
 
 impl Recollection {
+    /// Forgets the last good bundle where it was admitted by another policy than the object has now. Else whoever holds a
+    /// key that was taken out could have its bundle put back, by having every later run fail: all that takes is to move
+    /// or remove the tag.
+    pub fn forget_what_is_not_admitted_by(&mut self, trust: &TrustPolicy) {
+        let admitted = |last: &LastGood| {
+            trust
+                .digest()
+                .is_none_or(|now| last.bundle.proof().trust_digest() == Some(now))
+        };
+        self.last_good = self.last_good.take().filter(admitted);
+    }
+
     /// How long this object can be left alone: nobody asks for anything new, the ConfigMap is as we left it, and the next
     /// run is not due. Most wake-ups are of that kind, because our own writes come back through the watches.
     #[must_use]
