@@ -1,5 +1,6 @@
 //! `run`: puts the parts together, and takes them apart again.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -151,19 +152,9 @@ async fn work<R: Registry>(
     stop: watch::Receiver<bool>,
     leadership: Option<Leadership>,
 ) -> Result<(), RunError> {
-    let mut namespaces: Vec<Option<String>> = arguments
-        .watch_namespaces
-        .iter()
-        .filter(|name| !name.is_empty())
-        .cloned()
-        .map(Some)
-        .collect();
-    if namespaces.is_empty() {
-        namespaces.push(None);
-    }
     let mut controllers = tokio::task::JoinSet::new();
     let mut views = Vec::new();
-    for namespace in namespaces {
+    for namespace in namespaces(&arguments.watch_namespaces) {
         let (watches, view) = Watches::new(namespace);
         views.push(view);
         let shutdown = stopped(stop.clone());
@@ -194,6 +185,17 @@ async fn work<R: Registry>(
         tracing::warn!(%error, "the Lease was not released; another replica takes over when it runs out");
     }
     Ok(())
+}
+
+/// What is watched: each namespace once, for two controllers would work on the same object at the same time; all of them
+/// where none is named.
+fn namespaces(named: &[String]) -> BTreeSet<Option<String>> {
+    let named = named.iter().map(|name| name.trim()).filter(|name| !name.is_empty());
+    let mut namespaces: BTreeSet<_> = named.map(|name| Some(name.to_owned())).collect();
+    if namespaces.is_empty() {
+        namespaces.insert(None);
+    }
+    namespaces
 }
 
 /// Readiness follows the first complete list of every watch. After that the objects are counted from time to time.
@@ -241,4 +243,24 @@ fn stop_signal() -> Result<watch::Receiver<bool>, std::io::Error> {
 async fn stopped(mut stop: watch::Receiver<bool>) {
     // An error means that the sender is gone, and with it the runtime.
     let _ = stop.wait_for(|stop| *stop).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case::none(&[], &[None])]
+    #[case::blank(&["", " "], &[None])]
+    #[case::spaces(&["b", " a"], &[Some("a"), Some("b")])]
+    #[case::twice(&["a", "", "b", "a"], &[Some("a"), Some("b")])]
+    fn each_namespace_is_watched_once(#[case] named: &[&str], #[case] expected: &[Option<&str>]) {
+        let named: Vec<String> = named.iter().map(ToString::to_string).collect();
+        let found = namespaces(&named);
+        assert!(
+            found.iter().map(Option::as_deref).eq(expected.iter().copied()),
+            "{found:?}"
+        );
+    }
 }
