@@ -38,22 +38,23 @@ use dereference::ObjectReader;
 use hold::LastGood;
 use memory::{Delivered, Recollection};
 use outcome::{Failure, Proved, StepError, Success};
-use validate::Rules;
+use validate::{Plan, Rules};
 
-/// Steps 1 to 4, which need no cluster: `render` does the same.
+/// Steps 1 and 2: what the object asks for, and by whose word.
 ///
 /// # Errors
 /// The error of the step that failed.
-pub async fn prove<R: Registry, O: ObjectReader>(
-    object: &PolicyImage,
-    objects: &O,
-    pipeline: &Pipeline<R>,
-    rules: Rules,
-    not_before: Instant,
-) -> Result<Proved, StepError> {
+pub async fn plan<O: ObjectReader>(object: &PolicyImage, objects: &O, rules: Rules) -> Result<Plan, StepError> {
     let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
     let references = dereference::dereference(objects, namespace, &object.spec).await?;
-    let plan = validate::validate(object, &references, rules)?;
+    Ok(validate::validate(object, &references, rules)?)
+}
+
+/// Steps 3 and 4, which need no cluster: `render` does the same.
+///
+/// # Errors
+/// The error of the step that failed.
+pub async fn prove<R: Registry>(plan: Plan, pipeline: &Pipeline<R>, not_before: Instant) -> Result<Proved, StepError> {
     let answer = pipeline.resolve(&plan.source, &plan.access, not_before).await;
     let revision = answer.outcome?;
     let verified = pipeline.verify(&revision, &plan.trust, &plan.access).await?;

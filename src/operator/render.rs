@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::api::spec::PolicyImage;
 use super::reconcile::outcome::{Failure, Outcome, StepError, Success};
 use super::reconcile::validate::{self, Rules};
-use super::reconcile::{deliver, prove, status};
+use super::reconcile::{deliver, plan, prove, status};
 use crate::pipeline::Pipeline;
 use crate::pipeline::failure::{Classify as _, Disposition, Reason, chain};
 use crate::pipeline::ports::Registry;
@@ -112,7 +112,8 @@ async fn bounded<R: Registry>(
 ) -> Result<(Success, Value), Failure> {
     let deadline = validate::timeout(&object.spec).unwrap_or(validate::DEFAULT_TIMEOUT);
     let run = async {
-        let proved = prove(object, manifests, pipeline, rules, Instant::now()).await?;
+        let plan = plan(object, manifests, rules).await?;
+        let proved = prove(plan, pipeline, Instant::now()).await?;
         let failed = |error: StepError| Failure::after(proved.verified.proof(), error);
         let acquired = pipeline.acquire(&proved.verified, &proved.plan.access).await;
         let acquired = acquired.map_err(|error| failed(error.into()))?;

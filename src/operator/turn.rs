@@ -132,7 +132,14 @@ async fn bounded<R: Registry>(
             ..
         } = context;
         let started = Instant::now();
-        let proved = reconcile::prove(object, objects, pipeline, *rules, not_before).await;
+        let planned = reconcile::plan(object, objects, *rules).await;
+        if let Ok(plan) = &planned {
+            recollection.forget_what_is_not_admitted_by(&plan.trust);
+        }
+        let proved = match planned {
+            Ok(plan) => reconcile::prove(plan, pipeline, not_before).await,
+            Err(error) => Err(error),
+        };
         // An answer from before this run may miss the push or the signature that made somebody ask for the run.
         let older = proved.as_ref().map_or(true, |proved| {
             !matches!(proved.plan.source.selection(), Selection::Digest(_)) && proved.asked < started

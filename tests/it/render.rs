@@ -17,6 +17,7 @@ use policy_operator_harness::registry::{InProcess, InProcessOptions};
 use policy_operator_harness::run_directory::RunDirectory;
 use policy_operator_harness::tools::repository_root;
 use policy_operator_harness::{object, opa, ports};
+use rstest::rstest;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
@@ -311,6 +312,25 @@ async fn the_exit_status_and_the_message_tell_what_to_do() {
         .expect("written");
     }
     insta::assert_snapshot!("exit_status", table.replace(&address_in(&table), "CLOSED"));
+}
+
+#[rstest]
+#[case::number(json!({ "data": { "password": 978_312_645 } }))]
+#[case::text(json!({ "data": "978312645" }))]
+#[case::number_as_text(json!({ "stringData": { "password": 978_312_645 } }))]
+#[case::no_base64(json!({ "data": { "password": "978312645!" } }))]
+#[tokio::test]
+async fn what_is_wrong_in_a_secret_is_not_repeated(#[case] content: Value) {
+    let mut secret = json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "pull" } });
+    secret
+        .as_object_mut()
+        .expect("object")
+        .extend(content.as_object().expect("object").clone());
+    let directory = RunDirectory::new("render-secret").expect("directory");
+    let refused = run(directory.path(), &["render", "--file", "-"], &yaml(&[secret])).await;
+    assert_eq!((refused.code, refused.output.as_str()), (Some(2), ""));
+    assert!(refused.problems.contains("not a valid Secret"), "{refused:?}");
+    assert!(!refused.problems.contains("978312645"), "{refused:?}");
 }
 
 /// The only address on loopback that is left in `text`.

@@ -256,6 +256,20 @@ mod tests {
         assert_eq!(PublicKey::from_pem(text).unwrap_err(), expected);
     }
 
+    /// A point has a third form beside the whole and the compressed one, of the same length as the whole. Two texts of
+    /// one key must not pass for two signers.
+    #[test]
+    fn refuses_the_hybrid_form_of_a_point() {
+        let der = signer().public_key_der().unwrap();
+        let point = der.as_bytes().len() - 65;
+        let odd = der.as_bytes().last().unwrap() & 1;
+        for tag in [6 + odd, 7 - odd] {
+            let mut hybrid = der.as_bytes().to_vec();
+            assert_eq!(std::mem::replace(&mut hybrid[point], tag), 4);
+            assert_eq!(PublicKey::from_der(hybrid), None);
+        }
+    }
+
     #[test]
     fn refuses_too_much() {
         assert_eq!(

@@ -141,7 +141,7 @@ pub async fn deliver(
     }
     let applied = apply(client, target, &parameters, &object).await?;
     if *observed == Observed::Absent && !only_ours(&applied) {
-        take_back(client, target, &parameters).await?;
+        take_back(client, target, &parameters, applied.uid.as_deref()).await?;
         return Err(DeliverError::LoseRace(target.name.clone()));
     }
     for former in formers.iter().filter(|former| **former != target.name) {
@@ -204,9 +204,16 @@ fn only_ours(applied: &ObjectMeta) -> bool {
         .all(|entry| entry.manager.as_deref() == Some(FIELD_MANAGER))
 }
 
-/// Applies a configuration without any field, which removes all that we own and nothing else.
-async fn take_back(client: &Client, target: &Target, parameters: &PatchParams) -> Result<(), DeliverError> {
-    let empty = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": target.name } });
+/// Applies a configuration without any field, which removes all that we own and nothing else. With the UID, because
+/// applied to what has been deleted meanwhile it would create a ConfigMap that nobody owns, and that is in our way.
+async fn take_back(
+    client: &Client,
+    target: &Target,
+    parameters: &PatchParams,
+    uid: Option<&str>,
+) -> Result<(), DeliverError> {
+    let metadata = json!({ "name": target.name, "uid": uid });
+    let empty = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata });
     apply(client, target, parameters, &empty).await.map(drop)
 }
 

@@ -39,7 +39,8 @@ impl LastGood {
 }
 
 /// Makes sure that the ConfigMap still holds what status says was delivered. False where it does not, and cannot be made
-/// to: the bundle is not remembered (the operator was restarted since), or is the very one that is not trusted any more.
+/// to: the bundle is not remembered (the operator was restarted since, or the policy that admitted it was replaced), went
+/// elsewhere, or is the very one that is not trusted any more.
 ///
 /// A good run does the same on its way; this is for runs that failed before they looked.
 pub async fn hold(
@@ -72,7 +73,7 @@ pub async fn hold(
     let Some(last) = recollection
         .last_good
         .clone()
-        .filter(|last| !error.refuses(&last.revision))
+        .filter(|last| !error.refuses(&last.revision) && last.target.name == target.name)
     else {
         return false;
     };

@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use super::hold::LastGood;
 use super::observe::Existing;
 use super::validate::Target;
+use crate::domain::trust::TrustPolicy;
 use crate::operator::api::status::PolicyImageStatus;
 
 /// The memory of one object.
@@ -46,6 +47,18 @@ impl Recollection {
         told.into_iter()
             .chain(self.delivered.iter().map(|delivered| delivered.name.clone()))
             .collect()
+    }
+
+    /// Forgets the last good bundle where it was admitted by another policy than the object has now. Else whoever holds a
+    /// key that was taken out could have its bundle put back, by having every later run fail: all that takes is to move
+    /// or remove the tag.
+    pub fn forget_what_is_not_admitted_by(&mut self, trust: &TrustPolicy) {
+        let admitted = |last: &LastGood| {
+            trust
+                .digest()
+                .is_none_or(|now| last.bundle.proof().trust_digest() == Some(now))
+        };
+        self.last_good = self.last_good.take().filter(admitted);
     }
 
     /// How long this object can be left alone: nobody asks for anything new, the ConfigMap is as we left it, and the next

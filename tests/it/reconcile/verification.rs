@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kube::api::{Patch, PatchParams};
+use kube::api::{DeleteParams, Patch, PatchParams};
 use policy_operator_harness::cosign::{Format, Keys, Kind, sign};
 use policy_operator_harness::registry::{Distribution, DistributionOptions, Endpoint};
 use rstest::rstest;
@@ -178,6 +178,31 @@ async fn a_key_that_is_rotated_is_asked_for_within_an_interval_and_the_old_bundl
         })
         .await;
     assert_eq!(condition(&both, "Verified").status, "True");
+}
+
+/// Whoever holds the old key and may push could otherwise have its policy put back by removing the tag.
+#[tokio::test]
+async fn what_only_a_removed_key_proved_is_not_put_back() {
+    let arena = Arena::open("verification-removed-key").await;
+    let pushed = arena.push("1.0.0", "one").await;
+    sign_as(release().await, arena.registry(), &pushed.pinned, Format::Bundle).await;
+    let trust = verify(1, &[("release", inline(release().await))]);
+    arena.deliver("app", with(arena.spec("1.0.0"), &trust)).await;
+    let trust = verify(1, &[("release", inline(other().await))]);
+    let spec = with(arena.spec("9.9.9"), &trust);
+    arena.patch("app", json!({ "spec": spec })).await;
+    arena.not_ready("app", "ImageNotFound").await;
+    assert_eq!(arena.bundle("app").await, bytes("one"), "nobody took it away yet");
+    let delete = DeleteParams::default();
+    arena
+        .config_maps()
+        .delete("app-bundle", &delete)
+        .await
+        .expect("deleted");
+    let lost = |object: &_| super::status_of(object, "Delivered") == Some("False");
+    arena.until("app", "is not delivered", lost).await;
+    let found = arena.config_maps().get_opt("app-bundle").await.expect("answer");
+    assert_eq!(found, None);
 }
 
 async fn rotate(arena: &Arena, pem: &str) {
