@@ -25,6 +25,12 @@ pub enum ConnectError {
     /// Neither a service account nor a kubeconfig.
     #[error("no cluster: run in a pod, set KUBECONFIG, or give '--kubeconfig'")]
     Infer(#[source] Box<kube::config::InferConfigError>),
+    /// The API server's name has no address now.
+    #[error("the API server's host '{host}' does not resolve; check the kubeconfig and the cluster's DNS")]
+    Resolve {
+        /// The host.
+        host: String,
+    },
     /// TLS or proxy settings.
     #[error("the client for the API server cannot be made")]
     Client(#[source] Box<kube::Error>),
@@ -62,19 +68,22 @@ pub fn client(config: Config) -> Result<Client, ConnectError> {
     Client::try_from(config).map_err(|error| ConnectError::Client(Box::new(error)))
 }
 
-/// The API server's own addresses, which no registry may lead to. Empty where its name does not resolve: then there is
-/// no API server to protect either.
-pub async fn addresses(config: &Config) -> Vec<SocketAddr> {
-    let Some(host) = config
-        .cluster_url
-        .host()
-        .map(|host| host.trim_matches(['[', ']']).to_owned())
-    else {
-        return Vec::new();
-    };
+/// The API server's own addresses, which no registry may lead to.
+///
+/// # Errors
+/// [`ConnectError::Resolve`]: without them registries could lead there unnoticed, so the program must not start.
+pub async fn addresses(config: &Config) -> Result<Vec<SocketAddr>, ConnectError> {
+    let host = config.cluster_url.host().unwrap_or_default();
+    let host = host.trim_matches(['[', ']']).to_owned();
     let port = config.cluster_url.port_u16().unwrap_or(443);
+    let unresolved = ConnectError::Resolve { host: host.clone() };
     let resolved = tokio::task::spawn_blocking(move || (host, port).to_socket_addrs().map(Vec::from_iter)).await;
-    resolved.ok().and_then(Result::ok).unwrap_or_default()
+    let addresses = resolved.ok().and_then(Result::ok).unwrap_or_default();
+    if addresses.is_empty() {
+        Err(unresolved)
+    } else {
+        Ok(addresses)
+    }
 }
 
 /// Whether the process is outside of a pod, so that its configuration's namespace is a person's and not its own.

@@ -69,7 +69,7 @@ pub enum RunError {
 /// [`RunError`].
 pub async fn run(arguments: RunArguments) -> Result<(), RunError> {
     let config = connect::config(arguments.kubeconfig.as_deref()).await?;
-    let api_server = connect::addresses(&config).await;
+    let api_server = connect::addresses(&config).await?;
     let client = connect::client(config.clone())?;
     let metrics = Arc::new(Metrics::new());
     let (registry, _temporary) = registry::client(&arguments.registry, &api_server, Arc::clone(&metrics))?;
