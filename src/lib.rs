@@ -45,7 +45,7 @@
 //! ```
 //!
 //! Steps return errors and never touch conditions. Each error says what it is called and what happens next
-//! ([`pipeline::failure::Classify`]); `status` alone turns that into conditions. Verification comes before the look at
+//! ([`pipeline::reason::Classify`]); `status` alone turns that into conditions. Verification comes before the look at
 //! what is there, and its answer is never taken from status: a status that somebody edited can talk the operator out of
 //! nothing. `render` is steps 1 to 4 and 7 without a cluster.
 //!
@@ -59,13 +59,13 @@
 //! * Nothing is touched that is not ours, and nothing of ours is left behind: ownership is an owner reference by UID,
 //!   and garbage collection needs no finalizer.
 //! * No idle writes, and no idle questions: status and ConfigMaps change when content does.
-//! * Nothing of one tenant reaches another: whatever is kept is kept under the [`domain::access::Scope`] that earned it.
+//! * Nothing of one tenant reaches another: whatever is kept is kept under the [`domain::access::AccessKey`] that earned it.
 //! * Secrets are read by name, never listed or watched, and no message, event, metric or log holds one.
 //!
 //! # Cost
 //!
 //! Objects that name the same image share one answer about its tag, one look at its signatures and one download
-//! ([`pipeline::shared`]). How old a shared answer may be depends on who asks: one that a change asked for is at most two
+//! ([`pipeline::single_flight`]). How old a shared answer may be depends on who asks: one that a change asked for is at most two
 //! seconds older than the run, and is asked for again ten seconds later if it was older than the run at all; one that
 //! only the clock asked for may be a tenth of the interval old. A thousand objects on one image cost the registry a
 //! handful of requests, and the API server two writes and one event each.
@@ -83,3 +83,5 @@ pub mod domain;
 #[cfg(feature = "operator")]
 pub mod operator;
 pub mod pipeline;
+#[cfg(feature = "runtime")]
+pub mod runtime;

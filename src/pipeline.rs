@@ -5,26 +5,27 @@
 
 pub mod acquire;
 mod classify;
-pub mod failure;
-pub mod memory;
+#[cfg(any(test, feature = "testing"))]
+pub mod in_memory_registry;
 pub mod ports;
+pub mod reason;
 pub mod resolve;
-pub mod shared;
+pub mod single_flight;
 pub mod verify;
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::domain::access::{Access, Scope};
+use crate::domain::access::AccessKey;
 use crate::domain::bundle::Limits;
 use crate::domain::digest::Digest;
-use crate::domain::revision::Revision;
+use crate::domain::revision::{ImageRevision, Revision};
 use crate::domain::source::{Selection, Source};
 use crate::domain::trust::{TrustPolicy, Verified};
 use acquire::{AcquireError, Acquired};
-use ports::Registry;
+use ports::Ports;
 use resolve::ResolveError;
-use shared::{Answer, Question, Shared, SharingObserver};
+use single_flight::{CacheName, CacheObserver, CachedResult, SingleFlight};
 use verify::VerifyError;
 
 /// Most answers that are kept of each kind.
@@ -34,80 +35,80 @@ const FACTS_CAPACITY_BYTES: u64 = 16 << 20;
 
 /// Resolve, verify and acquire, each done once for all objects that ask the same thing.
 ///
-/// Every answer is kept under the [`Scope`] of whoever earned it, so nothing of one tenant reaches another; a verdict is
-/// also kept under the fingerprint of the trust policy, and a bundle under that of the policy that admitted it, so a
-/// proof is never stronger or weaker than what its object asked for.
-pub struct Pipeline<R> {
-    registry: R,
+/// Every result is kept under the [`AccessKey`] of whoever earned it, so nothing of one tenant reaches another. A
+/// verification is also kept under the fingerprint of the trust policy, and a bundle under that of the policy that
+/// admitted it, so it is never stronger or weaker than what its object asked for.
+pub struct Pipeline<P> {
+    ports: P,
     limits: Limits,
-    resolutions: Shared<(Scope, Selection), Revision, ResolveError>,
-    verdicts: Shared<(Scope, Digest, Option<Digest>), Verified<Revision>, VerifyError>,
-    bundles: Shared<(Scope, Digest, Option<Digest>), Acquired, AcquireError>,
+    resolutions: SingleFlight<(AccessKey, Selection), ImageRevision, ResolveError>,
+    verifications: SingleFlight<(AccessKey, Digest, Option<Digest>), Verified<ImageRevision>, VerifyError>,
+    bundles: SingleFlight<(AccessKey, Digest, Option<Digest>), Acquired, AcquireError>,
 }
 
-impl<R: Registry> Pipeline<R> {
-    /// A pipeline that asks `registry`, reads bundles within `limits` and tells `observer` how much work it saves.
+impl<P: Ports> Pipeline<P> {
+    /// A pipeline that asks `ports`, reads bundles within `limits` and tells `observer` how much work it saves.
     #[must_use]
-    pub fn new(registry: R, limits: Limits, observer: &Arc<dyn SharingObserver>) -> Self {
+    pub fn new(ports: P, limits: Limits, observer: &Arc<dyn CacheObserver>) -> Self {
         let weigh = |acquired: &Acquired| {
             let files = &acquired.bundle.value().facts().files;
             u32::try_from(files.iter().map(|file| file.len() + 32).sum::<usize>() + 512).unwrap_or(u32::MAX)
         };
         Self {
-            registry,
+            ports,
             limits,
-            resolutions: Shared::new(CAPACITY).watched(Question::Resolution, Arc::clone(observer)),
-            verdicts: Shared::new(CAPACITY).watched(Question::Verification, Arc::clone(observer)),
-            bundles: Shared::weighed(FACTS_CAPACITY_BYTES, weigh).watched(Question::Bundle, Arc::clone(observer)),
+            resolutions: SingleFlight::new(CAPACITY).observed(CacheName::Resolution, Arc::clone(observer)),
+            verifications: SingleFlight::new(CAPACITY).observed(CacheName::Verification, Arc::clone(observer)),
+            bundles: SingleFlight::weighed(FACTS_CAPACITY_BYTES, weigh)
+                .observed(CacheName::Bundle, Arc::clone(observer)),
         }
     }
 
     /// Which content `source` means, as of `not_before` or later.
-    pub async fn resolve(
-        &self,
-        source: &Source,
-        access: &Access,
-        not_before: Instant,
-    ) -> Answer<Revision, ResolveError> {
-        let key = (access.scope(source.repository()), source.selection().clone());
+    pub async fn resolve(&self, source: &Source, not_before: Instant) -> CachedResult<Revision, ResolveError> {
+        let Source::Image(image) = source;
+        let key = (image.access().key(image.repository()), image.selection().clone());
+        let work = resolve::resolve(self.ports.registry(), image);
         self.resolutions
-            .fresh(key, not_before, resolve::resolve(&self.registry, source, access))
+            .get_since(key, not_before, work)
             .await
+            .map(Revision::Image)
     }
 
-    /// Proves that `revision` satisfies `policy`. A proof once found holds; its absence is asked for again.
+    /// Verifies that `revision` satisfies `policy`. What was verified stays verified; a refusal is looked up again.
     ///
     /// # Errors
     /// [`VerifyError`].
     pub async fn verify(
         &self,
+        source: &Source,
         revision: &Revision,
         policy: &TrustPolicy,
-        access: &Access,
     ) -> Result<Verified<Revision>, Arc<VerifyError>> {
-        let key = (
-            access.scope(&revision.repository),
-            revision.digest,
-            policy.digest().copied(),
-        );
-        let work = verify::verify(&self.registry, revision, policy, access);
-        self.verdicts.settled(key, shared::recent(), |_| true, work).await
+        let (Source::Image(source), Revision::Image(image)) = (source, revision);
+        let access_key = source.access().key(&image.repository);
+        let key = (access_key, image.digest, policy.digest().copied());
+        let work = verify::verify(self.ports.registry(), source, image, policy);
+        let verified = self
+            .verifications
+            .get_or_retry(key, single_flight::recent(), |_| true, work);
+        Ok(verified.await?.into())
     }
 
     /// The bundle that a verified revision names.
     ///
     /// # Errors
     /// [`AcquireError`].
-    pub async fn acquire(&self, revision: &Verified<Revision>, access: &Access) -> Result<Acquired, Arc<AcquireError>> {
-        let Revision { repository, digest, .. } = revision.value();
-        let key = (
-            access.scope(repository),
-            *digest,
-            revision.proof().trust_digest().copied(),
-        );
-        let work = acquire::acquire(&self.registry, revision, access, self.limits);
+    pub async fn acquire(&self, source: &Source, revision: &Verified<Revision>) -> Result<Acquired, Arc<AcquireError>> {
+        let (Source::Image(source), image) = (source, revision.image());
+        let access_key = source.access().key(&image.value().repository);
+        let trust_digest = image.verification().trust_digest().copied();
+        let key = (access_key, image.value().digest, trust_digest);
+        let work = acquire::acquire(self.ports.registry(), source, &image, self.limits);
         // The bytes may have made room for others on disk meanwhile.
         let usable = |acquired: &Acquired| acquired.bundle.value().is_available();
-        self.bundles.settled(key, shared::recent(), usable, work).await
+        self.bundles
+            .get_or_retry(key, single_flight::recent(), usable, work)
+            .await
     }
 }

@@ -3,15 +3,15 @@
 //! It implements [`Registry`] and nothing more: pulling. What it adds to HTTP, one file each:
 //!
 //! ```text
-//! manifests  tags  referrers  blobs      the five questions
+//! manifests  tags  referrers  blobs      the five requests
 //!        session                         what the registry accepts: challenge, realm, token
-//!          wire                          retries, redirects, the guard, the watcher
-//!       transport  network               TLS settings; where a connection may lead
-//!                  store                 blobs on disk
+//!        sender                          retries, redirects, the observer
+//!        store                           blobs on disk
+//!        network                         TLS, and where a connection may lead: `adapters::network`
 //! ```
 //!
 //! **Security invariants.** Every byte is hashed here. Every answer has a limit. Credentials go to the registry and to a
-//! token server on its site, and nowhere else. No connection is made to an address that [`NetworkPolicy`] refuses. No
+//! token server on its site, and nowhere else. No connection is made to an address that [`EgressPolicy`] refuses. No
 //! error and no log line holds a credential, a query string or a body. Foreign `urls` of descriptors are not looked at.
 //!
 //! The process must have installed a rustls crypto provider.
@@ -21,37 +21,33 @@ mod body;
 mod challenge;
 mod endpoint;
 mod failure;
-pub mod guard;
 mod manifests;
 pub mod observer;
 mod options;
 mod paging;
 mod realm;
-mod redirect;
 mod referrers;
-mod retry;
+mod sender;
 mod session;
 mod store;
 mod tags;
 mod token;
-mod transport;
-mod wire;
 
 use std::sync::Arc;
 
-use self::guard::NetworkPolicy;
 use self::session::Session;
 use self::store::BlobStore;
-use self::token::Grants;
-use self::transport::Transports;
-use crate::domain::access::Access;
+use self::token::Authorizations;
+use crate::adapters::network::EgressPolicy;
+use crate::adapters::network::transport::Transports;
+use crate::domain::access::RegistryAccess;
 use crate::domain::artifact::Descriptor;
 use crate::domain::bundle::Content;
 use crate::domain::digest::Digest;
 use crate::domain::reference::{Repository, Tag};
 use crate::pipeline::ports::{ManifestName, RawManifest, Registry, RegistryError};
 
-pub use options::{RegistryOptions, Timeouts};
+pub use options::RegistryOptions;
 
 /// The client. Cheap to clone: clones share connections, tokens and blobs.
 #[derive(Clone)]
@@ -70,9 +66,9 @@ impl std::fmt::Debug for RegistryClient {
 
 struct Inner {
     options: RegistryOptions,
-    network: Arc<NetworkPolicy>,
+    egress: Arc<EgressPolicy>,
     transports: Transports,
-    grants: Grants,
+    authorizations: Authorizations,
     store: BlobStore,
 }
 
@@ -82,12 +78,12 @@ impl RegistryClient {
     /// # Errors
     /// [`RegistryError::Storage`] where the cache directory cannot be used.
     pub fn new(options: RegistryOptions) -> Result<Self, RegistryError> {
-        let network = Arc::new(options.network.clone());
+        let egress = Arc::new(options.egress.clone());
         let inner = Inner {
-            transports: Transports::new(Arc::clone(&network), options.timeouts),
-            grants: Grants::default(),
+            transports: Transports::new(Arc::clone(&egress), options.timeouts),
+            authorizations: Authorizations::default(),
             store: BlobStore::open(&options.cache_directory, options.cache_bytes).map_err(failure::storage)?,
-            network,
+            egress,
             options,
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -95,7 +91,12 @@ impl RegistryClient {
 }
 
 impl Registry for RegistryClient {
-    async fn resolve(&self, repository: &Repository, tag: &Tag, access: &Access) -> Result<Digest, RegistryError> {
+    async fn resolve(
+        &self,
+        repository: &Repository,
+        tag: &Tag,
+        access: &RegistryAccess,
+    ) -> Result<Digest, RegistryError> {
         manifests::resolve(&Session::open(&self.inner, repository, access).await?, tag).await
     }
 
@@ -103,12 +104,12 @@ impl Registry for RegistryClient {
         &self,
         repository: &Repository,
         name: &ManifestName,
-        access: &Access,
+        access: &RegistryAccess,
     ) -> Result<RawManifest, RegistryError> {
         manifests::get(&Session::open(&self.inner, repository, access).await?, name).await
     }
 
-    async fn tags(&self, repository: &Repository, access: &Access) -> Result<Vec<Tag>, RegistryError> {
+    async fn tags(&self, repository: &Repository, access: &RegistryAccess) -> Result<Vec<Tag>, RegistryError> {
         tags::list(&Session::open(&self.inner, repository, access).await?).await
     }
 
@@ -116,7 +117,7 @@ impl Registry for RegistryClient {
         &self,
         repository: &Repository,
         digest: &Digest,
-        access: &Access,
+        access: &RegistryAccess,
     ) -> Result<Vec<Descriptor>, RegistryError> {
         referrers::list(&Session::open(&self.inner, repository, access).await?, digest).await
     }
@@ -125,7 +126,7 @@ impl Registry for RegistryClient {
         &self,
         repository: &Repository,
         descriptor: &Descriptor,
-        access: &Access,
+        access: &RegistryAccess,
     ) -> Result<Arc<dyn Content>, RegistryError> {
         let session = Session::open(&self.inner, repository, access).await?;
         blobs::get(&session, &self.inner.store, descriptor).await

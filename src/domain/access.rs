@@ -1,4 +1,4 @@
-//! How a repository may be reached: credentials, trust in its TLS certificate, and the scope that both make up.
+//! How a repository may be reached: credentials, transport settings, and the key that both make up.
 
 pub mod credentials;
 
@@ -34,9 +34,16 @@ impl fmt::Debug for Secret {
 
 /// Everything one object says about how to reach registries.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Access {
+pub struct RegistryAccess {
     /// Its pull secrets, in kubelet's order.
     pub keyring: Keyring,
+    /// How connections are made.
+    pub transport: TransportSettings,
+}
+
+/// How connections to a host are made.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TransportSettings {
     /// PEM certificates trusted beside the system's, or none.
     pub authorities_pem: Option<String>,
     /// PEM client certificate chain and its private key, or none.
@@ -45,49 +52,10 @@ pub struct Access {
     pub insecure: bool,
 }
 
-/// A client certificate for registries that ask for one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClientCertificate {
-    /// PEM certificate chain, leaf first.
-    pub chain_pem: String,
-    /// PEM private key.
-    pub key_pem: Secret,
-}
-
-/// A fingerprint of *who asks what where*: the repository, the credentials that apply to it and the TLS settings.
-///
-/// **Security invariant:** whatever is kept in memory or on disk about a repository is kept under its scope, so that
-/// an answer that one tenant's credentials earned is never given to another tenant, and a registry that one tenant
-/// controls cannot name another tenant's private content by digest and have it served from our cache.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Scope(Digest);
-
-impl Scope {
-    /// 64 hex digits, usable as a file name.
+impl TransportSettings {
+    /// A fingerprint of the settings: accesses that agree on it can share connections.
     #[must_use]
-    pub fn hex(&self) -> String {
-        self.0.hex()
-    }
-}
-
-impl Access {
-    /// The scope of reaching `repository` in this way.
-    #[must_use]
-    pub fn scope(&self, repository: &Repository) -> Scope {
-        let mut parts = vec![
-            repository.host().to_owned(),
-            repository.path().to_owned(),
-            self.transport().hex(),
-        ];
-        for credentials in self.keyring.candidates(repository) {
-            parts.push(credentials.fingerprint().hex());
-        }
-        Scope(fingerprint(parts.iter().map(String::as_str)))
-    }
-
-    /// A fingerprint of the TLS settings alone: accesses that agree on it can share connections.
-    #[must_use]
-    pub fn transport(&self) -> Digest {
+    pub fn digest(&self) -> Digest {
         let certificate = self.client_certificate.as_ref();
         fingerprint([
             if self.insecure { "insecure" } else { "tls" },
@@ -99,6 +67,47 @@ impl Access {
                 .map(|certificate| certificate.key_pem.expose())
                 .unwrap_or_default(),
         ])
+    }
+}
+
+/// A client certificate for registries that ask for one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// PEM certificate chain, leaf first.
+    pub chain_pem: String,
+    /// PEM private key.
+    pub key_pem: Secret,
+}
+
+/// A fingerprint of *who asks what where*: the repository, the credentials that apply to it and the transport settings.
+///
+/// **Security invariant:** whatever is kept in memory or on disk about a repository is kept under its access key, so that
+/// an answer that one tenant's credentials earned is never given to another tenant, and a registry that one tenant
+/// controls cannot name another tenant's private content by digest and have it served from our cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct AccessKey(Digest);
+
+impl AccessKey {
+    /// 64 hex digits, usable as a file name.
+    #[must_use]
+    pub fn hex(&self) -> String {
+        self.0.hex()
+    }
+}
+
+impl RegistryAccess {
+    /// The key of reaching `repository` in this way.
+    #[must_use]
+    pub fn key(&self, repository: &Repository) -> AccessKey {
+        let mut parts = vec![
+            repository.host().to_owned(),
+            repository.path().to_owned(),
+            self.transport.digest().hex(),
+        ];
+        for credentials in self.keyring.candidates(repository) {
+            parts.push(credentials.fingerprint().hex());
+        }
+        AccessKey(fingerprint(parts.iter().map(String::as_str)))
     }
 }
 
@@ -124,43 +133,47 @@ mod tests {
             .clone()
     }
 
-    fn access(password: &str) -> Access {
+    fn access(password: &str) -> RegistryAccess {
         let json = format!(r#"{{"auths":{{"ghcr.io":{{"username":"acme","password":"{password}"}}}}}}"#);
-        Access {
+        RegistryAccess {
             keyring: Keyring::from_docker_config(json.as_bytes()).unwrap(),
-            ..Access::default()
+            ..RegistryAccess::default()
         }
     }
 
     #[test]
-    fn scopes_differ_by_repository_credentials_and_transport() {
+    fn keys_differ_by_repository_credentials_and_transport() {
         let here = repository("ghcr.io/acme/a");
-        let base = access("one").scope(&here);
-        assert_eq!(base, access("one").scope(&here));
-        assert_ne!(base, access("two").scope(&here));
-        assert_ne!(base, access("one").scope(&repository("ghcr.io/acme/b")));
+        let base = access("one").key(&here);
+        let with = |transport| RegistryAccess {
+            transport,
+            ..access("one")
+        };
+        assert_eq!(base, access("one").key(&here));
+        assert_ne!(base, access("two").key(&here));
+        assert_ne!(base, access("one").key(&repository("ghcr.io/acme/b")));
         assert_ne!(
             base,
-            Access {
+            with(TransportSettings {
                 insecure: true,
-                ..access("one")
-            }
-            .scope(&here)
+                ..TransportSettings::default()
+            })
+            .key(&here)
         );
         assert_ne!(
             base,
-            Access {
+            with(TransportSettings {
                 authorities_pem: Some("pem".into()),
-                ..access("one")
-            }
-            .scope(&here)
+                ..TransportSettings::default()
+            })
+            .key(&here)
         );
     }
 
     #[test]
-    fn credentials_for_other_hosts_do_not_split_the_scope() {
+    fn credentials_for_other_hosts_do_not_split_the_key() {
         let elsewhere = repository("quay.io/acme/a");
-        assert_eq!(access("one").scope(&elsewhere), Access::default().scope(&elsewhere));
+        assert_eq!(access("one").key(&elsewhere), RegistryAccess::default().key(&elsewhere));
     }
 
     #[rstest]

@@ -12,7 +12,7 @@ mod wire;
 use std::collections::BTreeMap;
 
 use super::digest::Digest;
-use super::revision::Revision;
+use super::revision::ImageRevision;
 use super::trust::Verified;
 pub use error::ManifestError;
 
@@ -68,7 +68,7 @@ pub enum Opened {
     Index(Verified<Child>),
 }
 
-/// The one manifest of an index that can be a policy image. It is no [`Revision`], so it cannot be opened as an index
+/// The one manifest of an index that can be a policy image. It is no [`ImageRevision`], so it cannot be opened as an index
 /// again: an index of indexes ends here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Child {
@@ -83,7 +83,7 @@ impl Child {
     }
 }
 
-impl Verified<Revision> {
+impl Verified<ImageRevision> {
     /// Reads the manifest whose digest was verified. `media_type` is the `Content-Type` of the answer without
     /// parameters, or empty.
     ///

@@ -4,14 +4,23 @@ use std::fmt;
 
 use semver::{Version, VersionReq};
 
+use super::access::RegistryAccess;
 use super::digest::Digest;
 use super::reference::{ImageReference, Repository, Tag};
 
-/// Where a policy comes from, parsed once from the spec.
+/// Where a policy comes from, parsed once at the edge.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Source {
+pub enum Source {
+    /// An image in a registry.
+    Image(ImageSource),
+}
+
+/// Images of one repository, and how it is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageSource {
     repository: Repository,
     selection: Selection,
+    access: RegistryAccess,
 }
 
 /// Which content of the repository is meant.
@@ -42,11 +51,21 @@ pub enum SourceError {
 }
 
 impl Source {
-    /// Joins an image reference and an optional version range.
+    /// Whether it names one content for ever, so that an answer about it is never out of date.
+    #[must_use]
+    pub fn is_pinned(&self) -> bool {
+        match self {
+            Self::Image(image) => matches!(image.selection, Selection::Digest(_)),
+        }
+    }
+}
+
+impl ImageSource {
+    /// Joins an image reference, an optional version range, and the way to the registry.
     ///
     /// # Errors
     /// [`SourceError`] where both name a version, or the range is no range.
-    pub fn new(image: &ImageReference, semver: Option<&str>) -> Result<Self, SourceError> {
+    pub fn new(image: &ImageReference, semver: Option<&str>, access: RegistryAccess) -> Result<Self, SourceError> {
         let selection = match (semver, image.digest(), image.tag()) {
             (Some(range), ..) if image.is_bare() => Selection::Range(VersionRange::parse(range)?),
             (Some(_), ..) => return Err(SourceError::Conflict(image.to_string())),
@@ -58,6 +77,7 @@ impl Source {
         Ok(Self {
             repository: image.repository().clone(),
             selection,
+            access,
         })
     }
 
@@ -71,6 +91,12 @@ impl Source {
     #[must_use]
     pub fn selection(&self) -> &Selection {
         &self.selection
+    }
+
+    /// How the registry is reached.
+    #[must_use]
+    pub fn access(&self) -> &RegistryAccess {
+        &self.access
     }
 }
 

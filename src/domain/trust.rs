@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::access::fingerprint;
 use super::digest::Digest;
-use super::revision::Revision;
+use super::revision::ImageRevision;
 pub use error::{TrustError, TrustPolicyError};
 pub use evidence::{Evidence, Fault, MAX_BUNDLE_BYTES, MAX_PAYLOAD_BYTES, SIGN_PREDICATE};
 pub use key::{MAX_KEYS, MAX_PEM_BYTES, PublicKey, PublicKeyError};
@@ -28,12 +28,12 @@ pub const MAX_NAME_BYTES: usize = 63;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verified<T> {
     value: T,
-    proof: Arc<Proof>,
+    verification: Arc<Verification>,
 }
 
 /// Why a [`Verified`] value may be delivered.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Proof {
+pub enum Verification {
     /// The object asks for no verification, and its status says so.
     NotConfigured,
     /// Enough authorities signed the digest.
@@ -45,7 +45,7 @@ pub enum Proof {
     },
 }
 
-impl Proof {
+impl Verification {
     /// The fingerprint of the policy that was satisfied; none where nothing was asked for.
     #[must_use]
     pub fn trust_digest(&self) -> Option<&Digest> {
@@ -63,15 +63,15 @@ impl<T> Verified<T> {
     }
 
     /// The proof.
-    pub fn proof(&self) -> &Proof {
-        &self.proof
+    pub fn verification(&self) -> &Verification {
+        &self.verification
     }
 
     /// Carries the proof over to a value that the caller has bound to this one by digest.
     pub(in crate::domain) fn bind<U>(&self, value: U) -> Verified<U> {
         Verified {
             value,
-            proof: Arc::clone(&self.proof),
+            verification: Arc::clone(&self.verification),
         }
     }
 }
@@ -147,20 +147,24 @@ impl TrustPolicy {
     ///
     /// # Errors
     /// [`TrustError`] where it does not.
-    pub fn decide(&self, revision: &Revision, evidence: &[Evidence]) -> Result<Verified<Revision>, TrustError> {
-        let proof = match self {
-            Self::NotConfigured => Proof::NotConfigured,
+    pub fn decide(
+        &self,
+        revision: &ImageRevision,
+        evidence: &[Evidence],
+    ) -> Result<Verified<ImageRevision>, TrustError> {
+        let verification = match self {
+            Self::NotConfigured => Verification::NotConfigured,
             Self::Signed(policy) => policy.prove(revision, evidence)?,
         };
         Ok(Verified {
             value: revision.clone(),
-            proof: Arc::new(proof),
+            verification: Arc::new(verification),
         })
     }
 }
 
 impl SignaturePolicy {
-    fn prove(&self, revision: &Revision, evidence: &[Evidence]) -> Result<Proof, TrustError> {
+    fn prove(&self, revision: &ImageRevision, evidence: &[Evidence]) -> Result<Verification, TrustError> {
         let mut matched = BTreeSet::new();
         let mut faults = BTreeSet::new();
         for piece in evidence {
@@ -173,12 +177,12 @@ impl SignaturePolicy {
             }
         }
         if matched.len() >= self.minimum_matches {
-            return Ok(Proof::Signed {
+            return Ok(Verification::Signed {
                 authorities: self.names(|position| matched.contains(&position)),
                 trust_digest: self.digest,
             });
         }
-        let subject = format!("{}@{}", revision.repository, revision.digest);
+        let subject = revision.to_string();
         if evidence.is_empty() {
             return Err(TrustError::Unsigned {
                 subject,

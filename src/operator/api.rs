@@ -4,7 +4,7 @@
 //! message that says what to do. A field is here only when it works. The manifest in `config/crd/` is generated from
 //! these types by `policy-operator crd`.
 //!
-//! **Conditions** are in [`condition`], what their reasons mean in [`crate::pipeline::failure::Reason`].
+//! **Conditions** are in [`condition`], what their reasons mean in [`crate::pipeline::reason::Reason`].
 
 pub mod condition;
 pub mod crd;

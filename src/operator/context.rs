@@ -10,25 +10,25 @@ use kube::runtime::events::Reporter;
 use kube::runtime::reflector::{ObjectRef, Store};
 use tokio::sync::Semaphore;
 
-use super::leader::Tenure;
+use super::leader::LeaderHandle;
 use super::metrics::Metrics;
 use super::objects::ClusterObjects;
-use super::reconcile::memory::Memory;
-use super::reconcile::validate::Rules;
+use super::reconcile::memory::StateCache;
+use super::reconcile::validate::OperatorOptions;
 use crate::pipeline::Pipeline;
 
 /// What every run shares.
-pub struct Context<R> {
+pub struct Context<P> {
     /// The API server.
     pub client: Client,
     /// Objects that specs name.
     pub objects: ClusterObjects,
     /// Resolve, verify, acquire.
-    pub pipeline: Pipeline<R>,
+    pub pipeline: Pipeline<P>,
     /// What holds for all objects.
-    pub rules: Rules,
+    pub rules: OperatorOptions,
     /// What is remembered of each object.
-    pub memory: Memory,
+    pub memory: StateCache,
     /// Who events are from.
     pub reporter: Reporter,
     /// What is counted.
@@ -36,14 +36,14 @@ pub struct Context<R> {
     /// Bounds the runs at one time over all watched namespaces.
     pub slots: Semaphore,
     /// The right to write, where replicas compete for it.
-    pub tenure: Option<Tenure>,
+    pub tenure: Option<LeaderHandle>,
 }
 
-impl<R> Context<R> {
+impl<P> Context<P> {
     /// Whether this process may write now.
     #[must_use]
     pub fn may_write(&self) -> bool {
-        self.tenure.as_ref().is_none_or(Tenure::holds)
+        self.tenure.as_ref().is_none_or(LeaderHandle::holds)
     }
 }
 

@@ -20,8 +20,8 @@ use super::api::{FIELD_MANAGER, MANAGED_BY_LABEL};
 use super::context::{ConfigMaps, Context};
 use super::reconcile::status;
 use super::turn;
-use crate::pipeline::failure::chain;
-use crate::pipeline::ports::Registry;
+use crate::pipeline::ports::Ports;
+use crate::pipeline::reason::chain;
 
 /// The two watches of one controller, filled by [`run`].
 pub struct Watches {
@@ -62,9 +62,9 @@ impl Watches {
 }
 
 /// Runs objects until `shutdown`, then waits for the runs under way.
-pub async fn run<R: Registry>(
+pub async fn run<P: Ports>(
     watches: Watches,
-    context: Arc<Context<R>>,
+    context: Arc<Context<P>>,
     shutdown: impl Future<Output = ()> + Send + Sync + 'static,
 ) {
     let Watches {
@@ -86,9 +86,9 @@ pub async fn run<R: Registry>(
             WatchEvent::Apply(_) | WatchEvent::Init | WatchEvent::InitApply(_) => {}
         })
         .applied_objects()
-        .predicate_filter(worth_a_run, PredicateConfig::default());
+        .predicate_filter(trigger_key, PredicateConfig::default());
     let owned = owned_config_maps(&context, namespace.as_deref(), config_map_writer);
-    let reconciler = move |object: Arc<PolicyImage>, context: Arc<Context<R>>| {
+    let reconciler = move |object: Arc<PolicyImage>, context: Arc<Context<P>>| {
         let config_maps = config_maps.clone();
         async move { Ok::<_, Infallible>(turn::take(&object, &context, &config_maps).await) }
     };
@@ -126,7 +126,7 @@ where
 
 /// A change of the spec or of the annotation that asks for a run. Our own status patches change neither.
 #[expect(clippy::unnecessary_wraps, reason = "the signature of a predicate")]
-fn worth_a_run(object: &PolicyImage) -> Option<u64> {
+fn trigger_key(object: &PolicyImage) -> Option<u64> {
     let mut hasher = DefaultHasher::new();
     (
         &object.metadata.uid,
@@ -137,7 +137,7 @@ fn worth_a_run(object: &PolicyImage) -> Option<u64> {
     Some(hasher.finish())
 }
 
-fn forget<R>(context: &Context<R>, object: &PolicyImage) {
+fn forget<P>(context: &Context<P>, object: &PolicyImage) {
     let namespace = object.namespace().unwrap_or_default();
     context
         .memory
@@ -145,11 +145,11 @@ fn forget<R>(context: &Context<R>, object: &PolicyImage) {
 }
 
 /// ConfigMaps that somebody else changed or deleted. What we wrote ourselves is passed over.
-fn owned_config_maps<R: Registry>(
-    context: &Arc<Context<R>>,
+fn owned_config_maps<P: Ports>(
+    context: &Arc<Context<P>>,
     namespace: Option<&str>,
     writer: reflector::store::Writer<PartialObjectMeta<ConfigMap>>,
-) -> impl Stream<Item = Result<PartialObjectMeta<ConfigMap>, watcher::Error>> + use<R> {
+) -> impl Stream<Item = Result<PartialObjectMeta<ConfigMap>, watcher::Error>> + use<P> {
     let api: Api<PartialObjectMeta<ConfigMap>> = api(&context.client, namespace);
     let selector = format!("{MANAGED_BY_LABEL}={FIELD_MANAGER}");
     let context = Arc::clone(context);

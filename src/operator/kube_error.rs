@@ -1,6 +1,6 @@
 //! What the API server's refusals mean to us.
 
-use crate::pipeline::failure::{Classify, Disposition, Reason};
+use crate::pipeline::reason::{Classify, Disposition, Reason};
 
 /// Most characters of an API server's message that are repeated.
 const MESSAGE_LIMIT: usize = 300;
@@ -58,7 +58,7 @@ impl Classify for KubeError {
 pub fn describe(error: &kube::Error) -> String {
     let text = match error {
         kube::Error::Api(status) => format!("{} {}: {}", status.code, status.reason, status.message),
-        other => crate::pipeline::failure::chain(other),
+        other => crate::pipeline::reason::chain(other),
     };
     text.chars().take(MESSAGE_LIMIT).collect()
 }
@@ -66,7 +66,7 @@ pub fn describe(error: &kube::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::failure::chain;
+    use crate::pipeline::reason::chain;
 
     #[test]
     fn an_answer_is_told_once() {

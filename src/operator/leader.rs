@@ -13,7 +13,7 @@
 //! `SIGSTOP`; a virtual machine that is suspended and resumed sees no time pass).
 //!
 //! # Caveats
-//! A process that is stopped between [`Tenure::holds`] and the write it guards writes late. Writes that must not be
+//! A process that is stopped between [`LeaderHandle::holds`] and the write it guards writes late. Writes that must not be
 //! repeated out of order need their own precondition.
 
 use k8s_openapi::api::coordination::v1::Lease;
@@ -22,10 +22,10 @@ use kube::api::PostParams;
 use kube::{Api, Client};
 use tokio::time::{Instant, sleep, timeout};
 
-pub use self::leadership::{Leadership, Loss, Tenure};
+pub use self::leadership::{LeaderHandle, Leadership, Loss};
 use self::lease::{Decision, View, held_by, released};
 pub use self::timing::{Timing, TimingError};
-use crate::pipeline::failure::chain;
+use crate::pipeline::reason::chain;
 
 mod leadership;
 mod lease;

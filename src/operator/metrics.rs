@@ -16,9 +16,11 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::pipeline::failure::{Disposition, Reason};
+use crate::adapters::registry::observer::{RequestKind, RequestObserver};
+use crate::pipeline::reason::{Disposition, Reason};
+use crate::pipeline::single_flight::{CacheName, CacheObserver};
+use crate::runtime::process_metrics::ProcessMetrics;
 
-mod process;
 #[cfg(test)]
 mod tests;
 
@@ -66,33 +68,6 @@ impl From<Disposition> for Outcome {
     }
 }
 
-/// What a registry was asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RegistryRequest {
-    /// A token, from the server that the registry names.
-    Token,
-    /// A manifest or index, or only its digest.
-    Manifest,
-    /// A blob.
-    Blob,
-    /// A page of the list of tags.
-    Tags,
-    /// A page of the list of referrers.
-    Referrers,
-}
-
-impl RegistryRequest {
-    const fn label(self) -> &'static str {
-        match self {
-            Self::Token => "token",
-            Self::Manifest => "manifest",
-            Self::Blob => "blob",
-            Self::Tags => "tags",
-            Self::Referrers => "referrers",
-        }
-    }
-}
-
 /// The status codes that people look for by themselves, and classes for the rest.
 const fn code_label(status: Option<u16>) -> &'static str {
     match status {
@@ -104,30 +79,6 @@ const fn code_label(status: Option<u16>) -> &'static str {
         Some(300..=399) => "3xx",
         Some(400..=499) => "4xx",
         Some(500..) => "5xx",
-    }
-}
-
-/// What is kept so that it need not be fetched or computed again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cache {
-    /// Tags and version ranges to digests.
-    Resolution,
-    /// Proofs of signatures.
-    Verification,
-    /// Bundles by digest, read and checked.
-    Bundle,
-    /// Blobs on disk.
-    Blob,
-}
-
-impl Cache {
-    const fn label(self) -> &'static str {
-        match self {
-            Self::Resolution => "resolution",
-            Self::Verification => "verification",
-            Self::Bundle => "bundle",
-            Self::Blob => "blob",
-        }
     }
 }
 
@@ -181,7 +132,7 @@ impl Metrics {
 
     /// The registry adds `_total` and `_info`, the unit and the full stop.
     fn register(&mut self) {
-        self.registry.register_collector(Box::new(process::Process));
+        self.registry.register_collector(Box::new(ProcessMetrics));
         let own = self.registry.sub_registry_with_prefix("policy_operator");
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         own.register("build", "The version of the program", build);
@@ -250,31 +201,6 @@ impl Metrics {
         self.panics.inc();
     }
 
-    /// Counts a request to a registry; no status where no answer came.
-    pub fn registry_request(&self, request: RegistryRequest, status: Option<u16>) {
-        let labels = [("type", request.label()), ("code", code_label(status))];
-        self.registry_requests.get_or_create(&labels).inc();
-    }
-
-    /// Counts bytes of bundles that came over the network.
-    pub fn bundle_downloaded(&self, bytes: u64) {
-        self.bundle_bytes.inc_by(bytes);
-    }
-
-    /// Counts a question that a cache could answer.
-    pub fn cache_hit(&self, cache: Cache) {
-        self.cache_requests
-            .get_or_create(&[("cache", cache.label()), ("result", "hit")])
-            .inc();
-    }
-
-    /// Counts a question that a cache could not answer.
-    pub fn cache_miss(&self, cache: Cache) {
-        self.cache_requests
-            .get_or_create(&[("cache", cache.label()), ("result", "miss")])
-            .inc();
-    }
-
     /// Says whether this replica leads.
     pub fn leads(&self, leads: bool) {
         self.leader.set(i64::from(leads));
@@ -294,6 +220,28 @@ impl Metrics {
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)
+    }
+}
+
+impl RequestObserver for Metrics {
+    fn request(&self, kind: RequestKind, status: Option<u16>) {
+        let labels = [("type", kind.into()), ("code", code_label(status))];
+        self.registry_requests.get_or_create(&labels).inc();
+    }
+
+    fn blob_cache(&self, hit: bool) {
+        self.requested(CacheName::Blob, hit);
+    }
+
+    fn downloaded(&self, bytes: u64) {
+        self.bundle_bytes.inc_by(bytes);
+    }
+}
+
+impl CacheObserver for Metrics {
+    fn requested(&self, cache: CacheName, hit: bool) {
+        let labels = [("cache", cache.into()), ("result", if hit { "hit" } else { "miss" })];
+        self.cache_requests.get_or_create(&labels).inc();
     }
 }
 

@@ -10,14 +10,14 @@ use serde::de::DeserializeOwned;
 
 use super::kube_error::describe;
 use super::reconcile::dereference::{ObjectReader, ReadError};
-use crate::pipeline::shared::{self, Shared};
+use crate::pipeline::single_flight::{self, SingleFlight};
 
 /// How many objects of each kind are kept, and for how long, so that a thousand objects that name one Secret and are
 /// looked at together read it once.
 const CAPACITY: u64 = 256;
 const KEPT_FOR: Duration = Duration::from_secs(5);
 
-type Found<K> = Shared<(String, String), Option<Arc<K>>, ReadError>;
+type Found<K> = SingleFlight<(String, String), Option<Arc<K>>, ReadError>;
 
 /// Reads objects from the API server, each with one `get` by name.
 pub struct ClusterObjects {
@@ -33,9 +33,9 @@ impl ClusterObjects {
     pub fn new(client: Client) -> Self {
         Self {
             client,
-            secrets: Shared::short_lived(CAPACITY, KEPT_FOR),
-            config_maps: Shared::short_lived(CAPACITY, KEPT_FOR),
-            service_accounts: Shared::short_lived(CAPACITY, KEPT_FOR),
+            secrets: SingleFlight::short_lived(CAPACITY, KEPT_FOR),
+            config_maps: SingleFlight::short_lived(CAPACITY, KEPT_FOR),
+            service_accounts: SingleFlight::short_lived(CAPACITY, KEPT_FOR),
         }
     }
 
@@ -57,7 +57,7 @@ impl ClusterObjects {
                 .map_err(|error| read_error(&error))
         };
         let key = (namespace.to_owned(), name.to_owned());
-        let answer = found.fresh(key, shared::recent(), work).await;
+        let answer = found.get_since(key, single_flight::recent(), work).await;
         match answer.outcome {
             Ok(object) => Ok(object.map(Arc::unwrap_or_clone)),
             Err(error) => Err(error.as_ref().clone()),

@@ -7,17 +7,19 @@ use std::sync::Arc;
 use clap::Parser as _;
 
 use super::api::crd;
-use super::args::{Arguments, Command, LogArguments, RenderArguments};
-use super::metrics::Metrics;
-use super::reconcile::validate::Rules;
+use super::args::{Arguments, Command, RenderArguments};
+use super::reconcile::validate::OperatorOptions;
 use super::render::manifests::Manifests;
 use super::render::render;
-use super::telemetry::{self, Flush};
-use super::{registry, run};
+use super::run;
+use crate::adapters::registry::observer::Unobserved;
 use crate::domain::bundle::Limits;
 use crate::pipeline::Pipeline;
-use crate::pipeline::failure::chain;
-use crate::pipeline::shared::SharingObserver;
+use crate::pipeline::reason::chain;
+use crate::pipeline::single_flight::CacheObserver;
+use crate::runtime::args::LogArguments;
+use crate::runtime::setup;
+use crate::runtime::telemetry::{self, Flush};
 
 /// Exit status where files or flags are wrong; clap uses the same.
 const USAGE: u8 = 2;
@@ -68,9 +70,9 @@ fn print_crd() -> Result<ExitCode, Failure> {
 
 async fn print_rendered(arguments: &RenderArguments) -> Result<ExitCode, Failure> {
     let manifests = Manifests::read(&arguments.files, &arguments.namespace)?;
-    let (registry, _temporary) = registry::client(&arguments.registry, &[], Arc::new(Metrics::new()))?;
-    let pipeline = Pipeline::new(registry, Limits::default(), &(Arc::new(()) as Arc<dyn SharingObserver>));
-    let rules = Rules {
+    let adapters = setup::adapters(&arguments.registry, &[], Arc::new(Unobserved))?;
+    let pipeline = Pipeline::new(adapters, Limits::default(), &(Arc::new(()) as Arc<dyn CacheObserver>));
+    let rules = OperatorOptions {
         require_verification: arguments.require_verification,
     };
     let (mut output, mut problems) = (std::io::stdout(), std::io::stderr());

@@ -32,19 +32,23 @@ use kube::Client;
 
 use crate::operator::api::spec::PolicyImage;
 use crate::pipeline::Pipeline;
-use crate::pipeline::ports::Registry;
+use crate::pipeline::ports::Ports;
 use decide::Work;
 use dereference::ObjectReader;
 use hold::LastGood;
-use memory::{Delivered, Recollection};
-use outcome::{Failure, Proved, StepError, Success};
-use validate::{Plan, Rules};
+use memory::{AppliedConfigMap, ObjectState};
+use outcome::{Failure, StepError, Success, VerifiedPlan};
+use validate::{OperatorOptions, Plan};
 
 /// Steps 1 and 2: what the object asks for, and by whose word.
 ///
 /// # Errors
 /// The error of the step that failed.
-pub async fn plan<O: ObjectReader>(object: &PolicyImage, objects: &O, rules: Rules) -> Result<Plan, StepError> {
+pub async fn plan<O: ObjectReader>(
+    object: &PolicyImage,
+    objects: &O,
+    rules: OperatorOptions,
+) -> Result<Plan, StepError> {
     let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
     let references = dereference::dereference(objects, namespace, &object.spec).await?;
     Ok(validate::validate(object, &references, rules)?)
@@ -54,11 +58,15 @@ pub async fn plan<O: ObjectReader>(object: &PolicyImage, objects: &O, rules: Rul
 ///
 /// # Errors
 /// The error of the step that failed.
-pub async fn prove<R: Registry>(plan: Plan, pipeline: &Pipeline<R>, not_before: Instant) -> Result<Proved, StepError> {
-    let answer = pipeline.resolve(&plan.source, &plan.access, not_before).await;
+pub async fn resolve_and_verify<P: Ports>(
+    plan: Plan,
+    pipeline: &Pipeline<P>,
+    not_before: Instant,
+) -> Result<VerifiedPlan, StepError> {
+    let answer = pipeline.resolve(&plan.source, not_before).await;
     let revision = answer.outcome?;
-    let verified = pipeline.verify(&revision, &plan.trust, &plan.access).await?;
-    Ok(Proved {
+    let verified = pipeline.verify(&plan.source, &revision, &plan.trust).await?;
+    Ok(VerifiedPlan {
         plan,
         revision,
         verified,
@@ -66,43 +74,50 @@ pub async fn prove<R: Registry>(plan: Plan, pipeline: &Pipeline<R>, not_before: 
     })
 }
 
-/// Steps 5 to 7: brings the target to what was proved.
+/// Steps 5 to 7: brings the target to what was verified_plan.
 ///
 /// # Errors
 /// The error of the step that failed, with the proof.
-pub async fn settle<R: Registry>(
+pub async fn apply<P: Ports>(
     object: &PolicyImage,
     client: &Client,
-    pipeline: &Pipeline<R>,
-    proved: &Proved,
-    recollection: &mut Recollection,
+    pipeline: &Pipeline<P>,
+    verified_plan: &VerifiedPlan,
+    state: &mut ObjectState,
     watched: Option<&ObjectMeta>,
 ) -> Result<Success, Failure> {
-    let Proved {
+    let VerifiedPlan {
         plan,
         revision,
         verified,
         ..
-    } = proved;
-    let failed = |error: StepError| Failure::after(verified.proof(), error);
+    } = verified_plan;
+    let failed = |error: StepError| Failure::after(verified.verification(), error);
     let (status, generation) = (object.status.as_ref(), object.metadata.generation);
-    let observed = observe::observe(client, &plan.target, recollection.delivered.as_ref(), watched).await;
+    let observed = observe::observe(client, &plan.target, state.delivered.as_ref(), watched).await;
     let observed = observed.map_err(|error| failed(error.into()))?;
     let (existing, bundle) = match decide::decide(plan, verified, generation, status, &observed) {
         Work::Nothing => (observed.into_existing(), None),
         Work::Deliver => {
             let acquired = pipeline
-                .acquire(verified, &plan.access)
+                .acquire(&plan.source, verified)
                 .await
                 .map_err(|error| failed(error.into()))?;
-            let formers = recollection.formers(status);
-            let delivered =
-                deliver::deliver(client, &plan.target, revision, &acquired.bundle, &observed, &formers).await;
+            let previous_config_maps = state.previous_config_maps(status);
+            let delivered = deliver::deliver(
+                client,
+                &plan.target,
+                revision,
+                &acquired.bundle,
+                &observed,
+                &previous_config_maps,
+            )
+            .await;
             let existing = delivered.map_err(|error| failed(error.into()))?;
-            recollection.last_good = Some(LastGood::of(proved, &acquired));
-            (Some(existing), Some(acquired.news()))
+            state.last_good = Some(LastGood::of(verified_plan, &acquired));
+            (Some(existing), Some(acquired.summary()))
         }
     };
-    recollection.delivered = existing.map(|existing| Delivered::at(&plan.target, existing));
-    Ok(Success::new(proved, bundle))
+    state.delivered = existing.map(|existing| AppliedConfigMap::at(&plan.target, existing));
+    Ok(Success::new(verified_plan, bundle))
 }

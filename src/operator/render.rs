@@ -11,11 +11,11 @@ use serde_json::Value;
 
 use super::api::spec::PolicyImage;
 use super::reconcile::outcome::{Failure, Outcome, StepError, Success};
-use super::reconcile::validate::{self, Rules};
-use super::reconcile::{deliver, plan, prove, status};
+use super::reconcile::validate::{self, OperatorOptions};
+use super::reconcile::{deliver, plan, resolve_and_verify, status};
 use crate::pipeline::Pipeline;
-use crate::pipeline::failure::{Classify as _, Disposition, Reason, chain};
-use crate::pipeline::ports::Registry;
+use crate::pipeline::ports::Ports;
+use crate::pipeline::reason::{Classify as _, Disposition, Reason, chain};
 use manifests::Manifests;
 
 /// How it went over all objects; the worst counts.
@@ -73,10 +73,10 @@ pub enum RenderError {
 ///
 /// # Errors
 /// [`RenderError`] where writing fails. A policy that is refused is a [`Verdict`], not an error.
-pub async fn render<R: Registry>(
+pub async fn render<P: Ports>(
     manifests: &Manifests,
-    pipeline: &Pipeline<R>,
-    rules: Rules,
+    pipeline: &Pipeline<P>,
+    rules: OperatorOptions,
     with_status: bool,
     output: &mut (dyn Write + Send),
     problems: &mut (dyn Write + Send),
@@ -104,26 +104,31 @@ pub async fn render<R: Registry>(
     Ok(verdict)
 }
 
-async fn bounded<R: Registry>(
+async fn bounded<P: Ports>(
     object: &PolicyImage,
     manifests: &Manifests,
-    pipeline: &Pipeline<R>,
-    rules: Rules,
+    pipeline: &Pipeline<P>,
+    rules: OperatorOptions,
 ) -> Result<(Success, Value), Failure> {
     let deadline = validate::timeout(&object.spec).unwrap_or(validate::DEFAULT_TIMEOUT);
     let run = async {
         let plan = plan(object, manifests, rules).await?;
-        let proved = prove(plan, pipeline, Instant::now()).await?;
-        let failed = |error: StepError| Failure::after(proved.verified.proof(), error);
-        let acquired = pipeline.acquire(&proved.verified, &proved.plan.access).await;
+        let verified_plan = resolve_and_verify(plan, pipeline, Instant::now()).await?;
+        let failed = |error: StepError| Failure::after(verified_plan.verified.verification(), error);
+        let acquired = pipeline
+            .acquire(&verified_plan.plan.source, &verified_plan.verified)
+            .await;
         let acquired = acquired.map_err(|error| failed(error.into()))?;
-        let config_map = deliver::config_map(&proved.plan.target, &proved.revision, &acquired.bundle);
+        let config_map = deliver::config_map(&verified_plan.plan.target, &verified_plan.revision, &acquired.bundle);
         let config_map = config_map.map_err(|error| failed(error.into()))?;
-        Ok((Success::new(&proved, Some(acquired.news())), without_owner(config_map)))
+        Ok((
+            Success::new(&verified_plan, Some(acquired.summary())),
+            without_owner(config_map),
+        ))
     };
     tokio::time::timeout(deadline, run)
         .await
-        .unwrap_or_else(|_| Err(StepError::PassDeadline(deadline).into()))
+        .unwrap_or_else(|_| Err(StepError::DeadlineExceeded(deadline).into()))
 }
 
 /// Outside of a cluster there is no object to own the ConfigMap, and no operator that manages it.

@@ -7,25 +7,27 @@ use std::time::Duration;
 use kube::runtime::events::Reporter;
 use kube::runtime::reflector::Store;
 use kube::{Client, Config};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 
 use super::api::condition::READY;
 use super::args::RunArguments;
 use super::connect::{self, ConnectError};
 use super::context::Context;
 use super::controller::{self, View, Watches};
-use super::health::{self, Readiness};
 use super::leader::{self, LeaderElection, Leadership, Loss, Timing};
-use super::listen::{self, BindError};
 use super::metrics::Metrics;
 use super::objects::ClusterObjects;
-use super::reconcile::memory::Memory;
-use super::reconcile::validate::Rules;
-use super::registry::{self, Counted, RegistrySetupError};
+use super::reconcile::memory::StateCache;
+use super::reconcile::validate::OperatorOptions;
+use crate::adapters::registry::observer::RequestObserver;
 use crate::domain::bundle::Limits;
 use crate::pipeline::Pipeline;
-use crate::pipeline::ports::Registry;
-use crate::pipeline::shared::SharingObserver;
+use crate::pipeline::ports::Ports;
+use crate::pipeline::single_flight::CacheObserver;
+use crate::runtime::health::{self, Readiness};
+use crate::runtime::listen::{self, BindError};
+use crate::runtime::setup::{self, SetupError};
+use crate::runtime::signals::Shutdown;
 
 /// The name of the Lease that replicas compete for.
 const LEASE_NAME: &str = "policy-operator";
@@ -42,9 +44,9 @@ pub enum RunError {
     /// There is no way to the API server.
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    /// The registry client cannot be made.
+    /// The adapters cannot be made.
     #[error(transparent)]
-    Registry(#[from] RegistrySetupError),
+    Setup(#[from] SetupError),
     /// An address is taken.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -56,11 +58,11 @@ pub enum RunError {
     FindLeaseNamespace,
     /// Another replica may lead now.
     #[error("leadership was lost, so this process stops before it writes again: {0}")]
-    LoseLeadership(Loss),
+    LeadershipLost(Loss),
     /// A controller panicked. The others could go on, but its namespace would be watched by nobody and no probe would
     /// show it.
     #[error("a controller ended by itself, which is a bug; this process stops so that it is started anew")]
-    EndController,
+    ControllerExited,
 }
 
 /// Runs until a signal asks to stop, or leadership is lost.
@@ -72,20 +74,21 @@ pub async fn run(arguments: RunArguments) -> Result<(), RunError> {
     let api_server = connect::addresses(&config).await?;
     let client = connect::client(config.clone())?;
     let metrics = Arc::new(Metrics::new());
-    let (registry, _temporary) = registry::client(&arguments.registry, &api_server, Arc::clone(&metrics))?;
+    let observer: Arc<dyn RequestObserver> = metrics.clone();
+    let adapters = setup::adapters(&arguments.registry, &api_server, observer)?;
     let readiness = Readiness::waiting_for("the PolicyImages have not been listed yet");
-    let stop = stop_signal()?;
+    let stop = Shutdown::on_signal()?;
     let health = listen::bind("--health-addr", arguments.health_addr).await?;
     let scrapes = listen::bind("--metrics-addr", arguments.metrics_addr).await?;
     tokio::spawn(listen::serve(
         health,
         health::health(readiness.clone()),
-        stopped(stop.clone()),
+        stop.requested(),
     ));
     tokio::spawn(listen::serve(
         scrapes,
-        health::metrics(Arc::clone(&metrics)),
-        stopped(stop.clone()),
+        health::metrics(encoder(&metrics)),
+        stop.requested(),
     ));
 
     let leadership = if arguments.leader_elect {
@@ -94,14 +97,19 @@ pub async fn run(arguments: RunArguments) -> Result<(), RunError> {
         let election = election(&arguments, &config, client.clone())?;
         tokio::select! {
             leadership = election.acquire() => Some(leadership),
-            () = stopped(stop.clone()) => return Ok(()),
+            () = stop.requested() => return Ok(()),
         }
     } else {
         None
     };
     metrics.leads(true);
-    let context = Arc::new(context(&arguments, client, registry, &metrics, leadership.as_ref()));
+    let context = Arc::new(context(&arguments, client, adapters, &metrics, leadership.as_ref()));
     work(&arguments, context, readiness, stop, leadership).await
+}
+
+fn encoder(metrics: &Arc<Metrics>) -> health::Encoder {
+    let metrics = Arc::clone(metrics);
+    Arc::new(move || metrics.encode())
 }
 
 fn election(arguments: &RunArguments, config: &Config, client: Client) -> Result<LeaderElection, RunError> {
@@ -121,25 +129,25 @@ fn election(arguments: &RunArguments, config: &Config, client: Client) -> Result
     ))
 }
 
-fn context<R: Registry>(
+fn context<P: Ports>(
     arguments: &RunArguments,
     client: Client,
-    registry: R,
+    ports: P,
     metrics: &Arc<Metrics>,
     leadership: Option<&Leadership>,
-) -> Context<R> {
+) -> Context<P> {
     let reporter = Reporter {
         controller: "policy-operator".to_owned(),
         instance: Some(connect::host_name()),
     };
-    let observer: Arc<dyn SharingObserver> = Arc::new(Counted(Arc::clone(metrics)));
+    let observer: Arc<dyn CacheObserver> = metrics.clone();
     Context {
         objects: ClusterObjects::new(client.clone()),
-        pipeline: Pipeline::new(registry, Limits::default(), &observer),
-        rules: Rules {
+        pipeline: Pipeline::new(ports, Limits::default(), &observer),
+        rules: OperatorOptions {
             require_verification: arguments.require_verification,
         },
-        memory: Memory::default(),
+        memory: StateCache::default(),
         reporter,
         metrics: Arc::clone(metrics),
         slots: Semaphore::new(usize::from(arguments.concurrency)),
@@ -149,11 +157,11 @@ fn context<R: Registry>(
 }
 
 /// Runs one controller for each watched namespace, or one for all.
-async fn work<R: Registry>(
+async fn work<P: Ports>(
     arguments: &RunArguments,
-    context: Arc<Context<R>>,
+    context: Arc<Context<P>>,
     readiness: Readiness,
-    stop: watch::Receiver<bool>,
+    stop: Shutdown,
     leadership: Option<Leadership>,
 ) -> Result<(), RunError> {
     let mut controllers = tokio::task::JoinSet::new();
@@ -161,21 +169,21 @@ async fn work<R: Registry>(
     for namespace in namespaces(&arguments.watch_namespaces) {
         let (watches, view) = Watches::new(namespace);
         views.push(view);
-        let shutdown = stopped(stop.clone());
+        let shutdown = stop.requested();
         controllers.spawn(controller::run(watches, Arc::clone(&context), shutdown));
     }
     tokio::spawn(announce(views, readiness, Arc::clone(&context.metrics)));
     let asked = stop.clone();
     let drained = async {
         while let Some(ended) = controllers.join_next().await {
-            if ended.is_err() || !*asked.borrow() {
-                return Err(RunError::EndController);
+            if ended.is_err() || !asked.is_requested() {
+                return Err(RunError::ControllerExited);
             }
         }
         Ok(())
     };
     let timed = async {
-        stopped(stop.clone()).await;
+        stop.requested().await;
         tracing::info!("stopping: waiting for the runs under way");
         context.slots.close();
         tokio::time::sleep(DRAIN).await;
@@ -186,7 +194,7 @@ async fn work<R: Registry>(
     tokio::select! {
         ended = drained => ended?,
         () = timed => {}
-        loss = leadership.lost() => return Err(RunError::LoseLeadership(loss)),
+        loss = leadership.lost() => return Err(RunError::LeadershipLost(loss)),
     }
     if let Err(error) = leadership.release().await {
         tracing::warn!(%error, "the Lease was not released; another replica takes over when it runs out");
@@ -227,30 +235,6 @@ async fn announce(views: Vec<View>, readiness: Readiness, metrics: Arc<Metrics>)
         drop((ready, not_ready));
         tokio::time::sleep(COUNT_EVERY).await;
     }
-}
-
-/// Becomes true at the first SIGTERM or SIGINT. A second one ends the process at once.
-fn stop_signal() -> Result<watch::Receiver<bool>, std::io::Error> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let (sender, receiver) = watch::channel(false);
-    tokio::spawn(async move {
-        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
-        sender.send_replace(true);
-        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
-        tracing::warn!("second signal: ending at once");
-        #[expect(
-            clippy::exit,
-            reason = "whoever signals twice does not want to wait for the runs under way"
-        )]
-        std::process::exit(130);
-    });
-    Ok(receiver)
-}
-
-async fn stopped(mut stop: watch::Receiver<bool>) {
-    // An error means that the sender is gone, and with it the runtime.
-    let _ = stop.wait_for(|stop| *stop).await;
 }
 
 #[cfg(test)]

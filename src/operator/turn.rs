@@ -14,15 +14,14 @@ use super::context::{ConfigMaps, Context, watched};
 use super::kube_error::describe;
 use super::metrics::{self, Run};
 use super::reconcile::hold;
-use super::reconcile::memory::{Recollection, Request};
+use super::reconcile::memory::{ObjectState, Request};
 use super::reconcile::outcome::{Failure, Outcome, StepError, Success};
 use super::reconcile::schedule::{self, changed, tolerated_age};
 use super::reconcile::{self, status, validate};
 use super::report;
-use crate::domain::source::Selection;
-use crate::pipeline::failure::{Classify as _, Reason, chain};
-use crate::pipeline::ports::Registry;
-use crate::pipeline::shared::FAILURE_SHARED_FOR;
+use crate::pipeline::ports::Ports;
+use crate::pipeline::reason::{Classify as _, Reason, chain};
+use crate::pipeline::single_flight::FAILURE_SHARED_FOR;
 
 /// The interval of an object whose interval cannot be read.
 const DEFAULT_INTERVAL: Duration = Duration::from_mins(5);
@@ -34,7 +33,7 @@ const HOLD: Duration = Duration::from_secs(10);
 const AFTER_PANIC: Duration = Duration::from_mins(1);
 
 /// Waits for a slot, then runs the object if there is anything to do, and says when its next turn is.
-pub async fn take<R: Registry>(object: &PolicyImage, context: &Context<R>, config_maps: &ConfigMaps) -> Action {
+pub async fn take<P: Ports>(object: &PolicyImage, context: &Context<P>, config_maps: &ConfigMaps) -> Action {
     let waiting = context.metrics.wait();
     // The slots are closed when the program stops.
     let Ok(_slot) = context.slots.acquire().await else {
@@ -51,7 +50,7 @@ pub async fn take<R: Registry>(object: &PolicyImage, context: &Context<R>, confi
 }
 
 /// One run and everything around it: the deadline, a net for panics, status, event, metrics, the next run.
-async fn run<R: Registry>(object: &PolicyImage, context: &Context<R>, config_maps: &ConfigMaps) -> Action {
+async fn run<P: Ports>(object: &PolicyImage, context: &Context<P>, config_maps: &ConfigMaps) -> Action {
     if object.metadata.deletion_timestamp.is_some() || !context.may_write() {
         return Action::await_change();
     }
@@ -60,7 +59,7 @@ async fn run<R: Registry>(object: &PolicyImage, context: &Context<R>, config_map
         object.name_any(),
         object.uid().unwrap_or_default(),
     );
-    let mut recollection = context.memory.recall(&namespace, &name, &uid);
+    let mut state = context.memory.get(&namespace, &name, &uid);
     let target = validate::target(object).ok();
     let watched = target
         .as_ref()
@@ -69,7 +68,7 @@ async fn run<R: Registry>(object: &PolicyImage, context: &Context<R>, config_map
         generation: object.metadata.generation,
         requested_at: status::requested_at(object),
     };
-    if let Some(left) = recollection.idle(&request, target.as_ref(), watched.as_ref(), Instant::now()) {
+    if let Some(left) = state.idle(&request, target.as_ref(), watched.as_ref(), Instant::now()) {
         return Action::requeue(left);
     }
     let measured = context.metrics.run();
@@ -77,51 +76,51 @@ async fn run<R: Registry>(object: &PolicyImage, context: &Context<R>, config_map
     let outcome = if object.spec.suspend {
         Outcome::Suspended
     } else {
-        let outcome = bounded(object, context, watched.as_ref(), &mut recollection, interval).await;
-        held(object, context, watched.as_ref(), &mut recollection, outcome).await
+        let outcome = bounded(object, context, watched.as_ref(), &mut state, interval).await;
+        held(object, context, watched.as_ref(), &mut state, outcome).await
     };
     log(&namespace, &name, &outcome);
     let written = report(object, context, &outcome).await;
     count(measured, &outcome);
-    recollection.failures = if matches!(outcome, Outcome::Failure(_)) || !written {
-        recollection.failures.saturating_add(1)
+    state.failures = if matches!(outcome, Outcome::Failure(_)) || !written {
+        state.failures.saturating_add(1)
     } else {
         0
     };
-    let (recheck, chance) = (recollection.recheck.is_some(), fastrand::f64());
-    let planned = schedule::delay(&outcome, interval, recollection.failures, recheck, chance);
+    let (recheck, chance) = (state.recheck.is_some(), fastrand::f64());
+    let planned = schedule::delay(&outcome, interval, state.failures, recheck, chance);
     let next = if written {
         planned
     } else {
-        Some(schedule::retry(interval, recollection.failures, chance))
+        Some(schedule::retry(interval, state.failures, chance))
     };
     // Without a written status the next run must not take this one for done.
-    recollection.answered = next.filter(|_| written).map(|next| (request, Instant::now() + next));
-    context.memory.keep(&namespace, &name, recollection);
+    state.answered = next.filter(|_| written).map(|next| (request, Instant::now() + next));
+    context.memory.keep(&namespace, &name, state);
     next.map_or_else(Action::await_change, Action::requeue)
 }
 
 /// How old the answer about the tag may be: what failed, and what somebody asks for, is asked anew; what only the clock
 /// asks for may be shared with others.
-fn not_before(object: &PolicyImage, recollection: &Recollection, interval: Duration) -> Instant {
-    let age = if recollection.failures > 0 || changed(object) {
+fn not_before(object: &PolicyImage, state: &ObjectState, interval: Duration) -> Instant {
+    let age = if state.failures > 0 || changed(object) {
         FAILURE_SHARED_FOR
     } else {
         tolerated_age(interval)
     };
     let oldest = Instant::now().checked_sub(age).unwrap_or_else(Instant::now);
-    recollection.recheck.map_or(oldest, |recheck| oldest.max(recheck))
+    state.recheck.map_or(oldest, |recheck| oldest.max(recheck))
 }
 
 /// Steps 1 to 7 within the deadline. A panic ends this run and nothing else.
-async fn bounded<R: Registry>(
+async fn bounded<P: Ports>(
     object: &PolicyImage,
-    context: &Context<R>,
+    context: &Context<P>,
     watched: Option<&ObjectMeta>,
-    recollection: &mut Recollection,
+    state: &mut ObjectState,
     interval: Duration,
 ) -> Outcome {
-    let not_before = not_before(object, recollection, interval);
+    let not_before = not_before(object, state, interval);
     let deadline = validate::timeout(&object.spec).unwrap_or(validate::DEFAULT_TIMEOUT);
     let run = async {
         let Context {
@@ -134,22 +133,22 @@ async fn bounded<R: Registry>(
         let started = Instant::now();
         let planned = reconcile::plan(object, objects, *rules).await;
         if let Ok(plan) = &planned {
-            recollection.forget_what_is_not_admitted_by(&plan.trust);
+            state.forget_what_is_not_admitted_by(&plan.trust);
         }
-        let proved = match planned {
-            Ok(plan) => reconcile::prove(plan, pipeline, not_before).await,
+        let verified_plan = match planned {
+            Ok(plan) => reconcile::resolve_and_verify(plan, pipeline, not_before).await,
             Err(error) => Err(error),
         };
         // An answer from before this run may miss the push or the signature that made somebody ask for the run.
-        let older = proved.as_ref().map_or(true, |proved| {
-            !matches!(proved.plan.source.selection(), Selection::Digest(_)) && proved.asked < started
+        let older = verified_plan.as_ref().map_or(true, |verified_plan| {
+            !verified_plan.plan.source.is_pinned() && verified_plan.asked < started
         });
-        recollection.recheck = (older && changed(object)).then_some(started);
+        state.recheck = (older && changed(object)).then_some(started);
         // Asking the registry may have taken longer than the Lease.
         if !context.may_write() {
-            return Err(StepError::LoseLeadership.into());
+            return Err(StepError::LeadershipLost.into());
         }
-        reconcile::settle(object, client, pipeline, &proved?, recollection, watched).await
+        reconcile::apply(object, client, pipeline, &verified_plan?, state, watched).await
     };
     let run = AssertUnwindSafe(run).catch_unwind();
     match tokio::time::timeout(deadline, run).await {
@@ -159,16 +158,16 @@ async fn bounded<R: Registry>(
             context.metrics.panicked();
             Outcome::Failure(Failure::from(StepError::Panic))
         }
-        Err(_) => Outcome::Failure(Failure::from(StepError::PassDeadline(deadline))),
+        Err(_) => Outcome::Failure(Failure::from(StepError::DeadlineExceeded(deadline))),
     }
 }
 
 /// A run that failed may not have got as far as the target.
-async fn held<R>(
+async fn held<P>(
     object: &PolicyImage,
-    context: &Context<R>,
+    context: &Context<P>,
     watched: Option<&ObjectMeta>,
-    recollection: &mut Recollection,
+    state: &mut ObjectState,
     outcome: Outcome,
 ) -> Outcome {
     let Outcome::Failure(failure) = outcome else {
@@ -177,13 +176,13 @@ async fn held<R>(
     if !context.may_write() {
         return Outcome::Failure(failure);
     }
-    let held = hold::hold(&context.client, object, &failure.error, recollection, watched);
+    let held = hold::hold(&context.client, object, &failure.error, state, watched);
     let lost = tokio::time::timeout(HOLD, held).await.is_ok_and(|held| !held);
     Outcome::Failure(Failure { lost, ..failure })
 }
 
 /// Step 8. False where the status could not be written and must be tried again.
-async fn report<R>(object: &PolicyImage, context: &Context<R>, outcome: &Outcome) -> bool {
+async fn report<P>(object: &PolicyImage, context: &Context<P>, outcome: &Outcome) -> bool {
     if !context.may_write() {
         return true;
     }
@@ -214,7 +213,7 @@ fn log(namespace: &str, name: &str, outcome: &Outcome) {
     match outcome {
         Outcome::Suspended => tracing::debug!(namespace, name, "suspended"),
         Outcome::Success(success) => {
-            let (digest, delivered) = (success.revision.digest, success.bundle.is_some());
+            let (digest, delivered) = (*success.revision.digest(), success.bundle.is_some());
             if delivered {
                 tracing::info!(namespace, name, %digest, "delivered");
             } else {

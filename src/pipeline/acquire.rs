@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::failure::{Classify, Disposition, Reason};
 use super::ports::{ManifestName, RawManifest, Registry, RegistryError};
-use crate::domain::access::Access;
+use super::reason::{Classify, Disposition, Reason};
+use crate::domain::access::RegistryAccess;
 use crate::domain::artifact::{ManifestError, Opened, PolicyManifest};
 use crate::domain::bundle::{Bundle, BundleError, BundleFacts, Limits};
 use crate::domain::digest::Digest;
 use crate::domain::reference::Repository;
-use crate::domain::revision::Revision;
+use crate::domain::revision::ImageRevision;
+use crate::domain::source::ImageSource;
 use crate::domain::trust::Verified;
 
 /// A bundle, and what its image says about it.
@@ -23,11 +24,23 @@ pub struct Acquired {
 }
 
 impl Acquired {
-    /// What there is to tell about it.
+    /// What there is to report about it.
     #[must_use]
-    pub fn news(&self) -> (Arc<BundleFacts>, Arc<BTreeMap<String, String>>) {
-        (Arc::clone(self.bundle.value().facts()), Arc::clone(&self.annotations))
+    pub fn summary(&self) -> BundleSummary {
+        BundleSummary {
+            facts: Arc::clone(self.bundle.value().facts()),
+            annotations: Arc::clone(&self.annotations),
+        }
     }
+}
+
+/// What is reported about a bundle: what reading it told, and what its image says about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BundleSummary {
+    /// What reading it told.
+    pub facts: Arc<BundleFacts>,
+    /// The image's annotations.
+    pub annotations: Arc<BTreeMap<String, String>>,
 }
 
 /// Why a verified digest does not give a bundle.
@@ -73,11 +86,11 @@ impl Classify for AcquireError {
 /// [`AcquireError`].
 pub(super) async fn acquire<R: Registry>(
     registry: &R,
-    revision: &Verified<Revision>,
-    access: &Access,
+    source: &ImageSource,
+    revision: &Verified<ImageRevision>,
     limits: Limits,
 ) -> Result<Acquired, AcquireError> {
-    let repository = &revision.value().repository;
+    let (repository, access) = (&revision.value().repository, source.access());
     let raw = fetch(registry, repository, revision.value().digest, access).await?;
     let manifest = match revision
         .open(&raw.media_type, &raw.bytes)
@@ -114,7 +127,7 @@ async fn fetch<R: Registry>(
     registry: &R,
     repository: &Repository,
     digest: Digest,
-    access: &Access,
+    access: &RegistryAccess,
 ) -> Result<RawManifest, AcquireError> {
     registry
         .manifest(repository, &ManifestName::Digest(digest), access)

@@ -1,6 +1,6 @@
 //! What the errors of the domain are called, and what happens next.
 
-use super::failure::{Classify, Disposition, Reason};
+use super::reason::{Classify, Disposition, Reason};
 use crate::domain::artifact::ManifestError;
 use crate::domain::bundle::BundleError;
 

@@ -4,12 +4,21 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::failure::{Classify, Disposition, Reason};
-use crate::domain::access::Access;
+use super::reason::{Classify, Disposition, Reason};
+use crate::domain::access::RegistryAccess;
 use crate::domain::artifact::Descriptor;
 use crate::domain::bundle::Content;
 use crate::domain::digest::Digest;
 use crate::domain::reference::{Repository, Tag};
+
+/// The outside systems of one program. The pipeline is generic over this one trait, however many ports there are.
+pub trait Ports: Send + Sync + 'static {
+    /// OCI registries.
+    type Registry: Registry;
+
+    /// OCI registries.
+    fn registry(&self) -> &Self::Registry;
+}
 
 /// What names a manifest in a repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,7 +59,7 @@ pub trait Registry: Send + Sync + 'static {
         &self,
         repository: &Repository,
         tag: &Tag,
-        access: &Access,
+        access: &RegistryAccess,
     ) -> impl Future<Output = Result<Digest, RegistryError>> + Send;
 
     /// A manifest or index.
@@ -58,14 +67,14 @@ pub trait Registry: Send + Sync + 'static {
         &self,
         repository: &Repository,
         name: &ManifestName,
-        access: &Access,
+        access: &RegistryAccess,
     ) -> impl Future<Output = Result<RawManifest, RegistryError>> + Send;
 
     /// All tags, at most 10 000.
     fn tags(
         &self,
         repository: &Repository,
-        access: &Access,
+        access: &RegistryAccess,
     ) -> impl Future<Output = Result<Vec<Tag>, RegistryError>> + Send;
 
     /// What refers to `digest`, by the referrers API or, where the registry has none, by the fallback tag; at most 50.
@@ -74,7 +83,7 @@ pub trait Registry: Send + Sync + 'static {
         &self,
         repository: &Repository,
         digest: &Digest,
-        access: &Access,
+        access: &RegistryAccess,
     ) -> impl Future<Output = Result<Vec<Descriptor>, RegistryError>> + Send;
 
     /// A blob: exactly `descriptor.size` bytes that hash to `descriptor.digest`, read again as often as needed.
@@ -82,7 +91,7 @@ pub trait Registry: Send + Sync + 'static {
         &self,
         repository: &Repository,
         descriptor: &Descriptor,
-        access: &Access,
+        access: &RegistryAccess,
     ) -> impl Future<Output = Result<Arc<dyn Content>, RegistryError>> + Send;
 }
 
@@ -211,9 +220,12 @@ pub enum RegistryError {
         /// What the operating system said.
         cause: String,
     },
+    /// The system that this program runs on has no certificate authorities.
+    #[error("this system has no certificate authorities, so the TLS certificate of no registry can be checked")]
+    MissingSystemCertificates,
     /// The client could not be set up from the object's TLS settings.
     #[error("the TLS settings cannot be used: {cause}")]
-    TlsSettings {
+    TransportSettings {
         /// What is wrong with the certificates or the key.
         cause: String,
     },
@@ -233,8 +245,9 @@ impl Classify for RegistryError {
             Self::DigestMismatch { .. } => Reason::DigestMismatch,
             Self::TooLarge { .. } => Reason::TooLarge,
             Self::Protocol { .. } => Reason::RegistryProtocolError,
+            Self::MissingSystemCertificates => Reason::SystemCertificatesMissing,
             Self::Storage { .. } => Reason::Internal,
-            Self::TlsSettings { .. } => Reason::ReferenceInvalid,
+            Self::TransportSettings { .. } => Reason::ReferenceInvalid,
         }
     }
 
@@ -248,13 +261,14 @@ impl Classify for RegistryError {
             | Self::Tls { .. }
             | Self::DigestMismatch { .. }
             | Self::Protocol { .. }
+            | Self::MissingSystemCertificates
             | Self::Storage { .. } => Disposition::Retry,
             Self::Unauthorized { .. }
             | Self::Denied { .. }
             | Self::AddressRefused { .. }
             | Self::NotAllowed { .. }
             | Self::TooLarge { .. }
-            | Self::TlsSettings { .. } => Disposition::Stalled,
+            | Self::TransportSettings { .. } => Disposition::Stalled,
         }
     }
 }

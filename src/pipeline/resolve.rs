@@ -1,11 +1,10 @@
 //! Which content is meant, asked once per run.
 
-use super::failure::{Classify, Disposition, Reason};
 use super::ports::{Registry, RegistryError};
-use crate::domain::access::Access;
+use super::reason::{Classify, Disposition, Reason};
 use crate::domain::reference::Repository;
-use crate::domain::revision::Revision;
-use crate::domain::source::{Selection, Source};
+use crate::domain::revision::ImageRevision;
+use crate::domain::source::{ImageSource, Selection};
 
 /// Why a source does not lead to content.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -48,15 +47,11 @@ impl Classify for ResolveError {
 ///
 /// # Errors
 /// [`ResolveError`].
-pub(super) async fn resolve<R: Registry>(
-    registry: &R,
-    source: &Source,
-    access: &Access,
-) -> Result<Revision, ResolveError> {
-    let repository = source.repository();
+pub(super) async fn resolve<R: Registry>(registry: &R, source: &ImageSource) -> Result<ImageRevision, ResolveError> {
+    let (repository, access) = (source.repository(), source.access());
     let tag = match source.selection() {
         Selection::Digest(digest) => {
-            return Ok(Revision {
+            return Ok(ImageRevision {
                 repository: repository.clone(),
                 digest: *digest,
                 tag: None,
@@ -79,7 +74,7 @@ pub(super) async fn resolve<R: Registry>(
         .resolve(repository, &tag, access)
         .await
         .map_err(ResolveError::AskRegistry)?;
-    Ok(Revision {
+    Ok(ImageRevision {
         repository: repository.clone(),
         digest,
         tag: Some(tag),

@@ -6,14 +6,15 @@
 
 use std::io::Read as _;
 
-use super::failure::{Classify, Disposition, Reason};
 use super::ports::{ManifestName, RawManifest, Registry, RegistryError};
-use crate::domain::access::Access;
+use super::reason::{Classify, Disposition, Reason};
+use crate::domain::access::RegistryAccess;
 use crate::domain::artifact::{self, DOCKER_INDEX, Descriptor, OCI_INDEX};
 use crate::domain::bundle::Content;
 use crate::domain::digest::Digest;
 use crate::domain::reference::Tag;
-use crate::domain::revision::Revision;
+use crate::domain::revision::ImageRevision;
+use crate::domain::source::ImageSource;
 use crate::domain::trust::{Evidence, MAX_BUNDLE_BYTES, MAX_PAYLOAD_BYTES, TrustError, TrustPolicy, Verified};
 
 /// Most pieces of evidence that are fetched in one stage.
@@ -67,17 +68,17 @@ pub enum VerifyError {
 /// with another form of signature.
 pub async fn verify<R: Registry>(
     registry: &R,
-    revision: &Revision,
+    source: &ImageSource,
+    revision: &ImageRevision,
     policy: &TrustPolicy,
-    access: &Access,
-) -> Result<Verified<Revision>, VerifyError> {
+) -> Result<Verified<ImageRevision>, VerifyError> {
     let mut known = Vec::new();
     if *policy == TrustPolicy::NotConfigured {
         return Ok(policy.decide(revision, &known)?);
     }
     let mut decision = None;
     for stage in [Stage::Bundles, Stage::Legacy] {
-        let gathered = gather(registry, stage, revision, access).await?;
+        let gathered = gather(registry, stage, source, revision).await?;
         known.extend(gathered.evidence);
         let (decided, evidence) = decide(policy, revision, known).await?;
         known = evidence;
@@ -98,9 +99,9 @@ pub async fn verify<R: Registry>(
 /// thread should wait for.
 async fn decide(
     policy: &TrustPolicy,
-    revision: &Revision,
+    revision: &ImageRevision,
     evidence: Vec<Evidence>,
-) -> Result<(Result<Verified<Revision>, TrustError>, Vec<Evidence>), VerifyError> {
+) -> Result<(Result<Verified<ImageRevision>, TrustError>, Vec<Evidence>), VerifyError> {
     let (policy, revision) = (policy.clone(), revision.clone());
     let work = move || (policy.decide(&revision, &evidence), evidence);
     tokio::task::spawn_blocking(work)
@@ -115,13 +116,13 @@ async fn decide(
 pub async fn gather<R: Registry>(
     registry: &R,
     stage: Stage,
-    revision: &Revision,
-    access: &Access,
+    source: &ImageSource,
+    revision: &ImageRevision,
 ) -> Result<Gathered, RegistryError> {
     let mut gathering = Gathering {
         registry,
         revision,
-        access,
+        access: source.access(),
         gathered: Gathered::default(),
         bytes: 0,
     };
@@ -134,15 +135,15 @@ pub async fn gather<R: Registry>(
 
 struct Gathering<'a, R> {
     registry: &'a R,
-    revision: &'a Revision,
-    access: &'a Access,
+    revision: &'a ImageRevision,
+    access: &'a RegistryAccess,
     gathered: Gathered,
     bytes: u64,
 }
 
 impl<R: Registry> Gathering<'_, R> {
     async fn bundles(&mut self) -> Result<(), RegistryError> {
-        let Revision { repository, digest, .. } = self.revision;
+        let ImageRevision { repository, digest, .. } = self.revision;
         let referrers = self.registry.referrers(repository, digest, self.access).await?;
         // The artifact type is not looked at: behind a fallback tag, and on registries that made the list from the
         // manifest's configuration, it says nothing.
@@ -170,7 +171,7 @@ impl<R: Registry> Gathering<'_, R> {
     }
 
     async fn legacy(&mut self) -> Result<(), RegistryError> {
-        let Revision { repository, digest, .. } = self.revision;
+        let ImageRevision { repository, digest, .. } = self.revision;
         let name = ManifestName::Tag(Tag::cosign_signatures(digest));
         let manifest = match self.registry.manifest(repository, &name, self.access).await {
             Ok(manifest) => manifest,
@@ -261,7 +262,8 @@ impl Classify for VerifyError {
                 | RegistryError::NotAllowed { .. }
                 | RegistryError::DigestMismatch { .. }
                 | RegistryError::Storage { .. }
-                | RegistryError::TlsSettings { .. } => error.reason(),
+                | RegistryError::MissingSystemCertificates
+                | RegistryError::TransportSettings { .. } => error.reason(),
                 RegistryError::NotFound { .. }
                 | RegistryError::Unavailable { .. }
                 | RegistryError::Unreachable { .. }

@@ -15,7 +15,7 @@ use kube::{Client, ResourceExt as _};
 use policy_operator::operator::api::crd::definition;
 use policy_operator::operator::api::spec::PolicyImage;
 use policy_operator::operator::reconcile::dereference::{ObjectReader, ReadError, dereference};
-use policy_operator::operator::reconcile::validate::{Rules, validate};
+use policy_operator::operator::reconcile::validate::{OperatorOptions, validate};
 use policy_operator_harness::cluster::ControlPlane;
 use policy_operator_harness::object::resource;
 use policy_operator_harness::wait;
@@ -78,7 +78,7 @@ async fn operator_says(object: &Value) -> Result<(), String> {
     let namespace = object.namespace().expect("namespace");
     let references = dereference(&Everything, &namespace, &object.spec).await;
     let references = references.map_err(|error| error.to_string())?;
-    let plan = validate(&object, &references, Rules::default());
+    let plan = validate(&object, &references, OperatorOptions::default());
     plan.map(drop).map_err(|error| error.to_string())
 }
 

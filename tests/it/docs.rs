@@ -14,7 +14,7 @@ use clap::CommandFactory as _;
 use policy_operator::operator::args::Arguments;
 use policy_operator::operator::metrics::{Cache, Metrics, Outcome, RegistryRequest};
 use policy_operator::operator::render::manifests::Manifests;
-use policy_operator::pipeline::failure::Reason;
+use policy_operator::pipeline::reason::Reason;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -65,7 +65,7 @@ fn differences(listed: &BTreeSet<String>, existing: &BTreeSet<String>) -> Vec<St
 }
 
 fn reasons() -> BTreeSet<String> {
-    Reason::ALL.iter().map(ToString::to_string).collect()
+    Reason::VARIANTS.iter().map(ToString::to_string).collect()
 }
 
 /// Flags and environment variables of a subcommand.

@@ -3,10 +3,11 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use policy_operator::adapters::registry::guard::NetworkPolicy;
+use policy_operator::adapters::network::EgressPolicy;
 use policy_operator::adapters::registry::observer::{RequestKind, RequestObserver};
-use policy_operator::adapters::registry::{RegistryClient, RegistryOptions, Timeouts};
-use policy_operator::domain::access::{Access, Keyring};
+use policy_operator::adapters::network::Timeouts;
+use policy_operator::adapters::registry::{RegistryClient, RegistryOptions};
+use policy_operator::domain::access::{Keyring, RegistryAccess};
 use policy_operator::domain::artifact::Descriptor;
 use policy_operator::domain::bundle::Content;
 use policy_operator::domain::digest::Digest;
@@ -55,10 +56,10 @@ impl RequestObserver for Seen {
 
 /// A client that may use loopback, and does not wait long.
 fn setup() -> Setup {
-    setup_with(NetworkPolicy::new(&[], false, true, Vec::new()).unwrap())
+    setup_with(EgressPolicy::new(&[], false, true, Vec::new()).unwrap())
 }
 
-fn setup_with(network: NetworkPolicy) -> Setup {
+fn setup_with(network: EgressPolicy) -> Setup {
     policy_operator_harness::init();
     let directory = tempfile::tempdir().unwrap();
     let seen = Arc::new(Seen::default());
@@ -84,23 +85,23 @@ fn repository(host: &str) -> Repository {
     reference.repository().clone()
 }
 
-fn insecure() -> Access {
-    Access {
+fn insecure() -> RegistryAccess {
+    RegistryAccess {
         insecure: true,
-        ..Access::default()
+        ..RegistryAccess::default()
     }
 }
 
 /// Plain HTTP with the entries of a Docker configuration.
-fn with_auths(auths: &str) -> Access {
-    Access {
+fn with_auths(auths: &str) -> RegistryAccess {
+    RegistryAccess {
         keyring: Keyring::from_docker_config(format!(r#"{{"auths":{auths}}}"#).as_bytes()).unwrap(),
         insecure: true,
-        ..Access::default()
+        ..RegistryAccess::default()
     }
 }
 
-fn with_password(host: &str) -> Access {
+fn with_password(host: &str) -> RegistryAccess {
     with_auths(&format!(r#"{{"{host}":{{"username":"acme","password":"{CANARY}"}}}}"#))
 }
 

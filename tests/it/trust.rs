@@ -2,16 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use policy_operator::domain::access::Access;
+use policy_operator::domain::access::RegistryAccess;
 use policy_operator::domain::artifact::{BUNDLE_LAYER, Descriptor, OCI_MANIFEST, Opened};
 use policy_operator::domain::bundle::{BundleFacts, Limits};
 use policy_operator::domain::digest::Digest;
 use policy_operator::domain::reference::{ImageReference, Repository, Tag};
-use policy_operator::domain::revision::Revision;
-use policy_operator::domain::trust::{Authority, Proof, PublicKey, TrustPolicy, Verified};
-use policy_operator::pipeline::failure::{Classify as _, Reason};
-use policy_operator::pipeline::memory::MemoryRegistry;
+use policy_operator::domain::revision::ImageRevision;
+use policy_operator::domain::trust::{Authority, PublicKey, TrustPolicy, Verification, Verified};
+use policy_operator::pipeline::in_memory_registry::InMemoryRegistry;
 use policy_operator::pipeline::ports::Registry as _;
+use policy_operator::pipeline::reason::{Classify as _, Reason};
 use policy_operator::pipeline::verify::{VerifyError, verify};
 use policy_operator_harness::cosign::{Format, Keys, Kind, sign};
 use policy_operator_harness::image::{Bundle, PolicyImage, Pushed};
@@ -28,7 +28,7 @@ const LIMIT: std::time::Duration = std::time::Duration::from_mins(1);
 struct Mirror<'a> {
     from: &'a Endpoint,
     repository: Repository,
-    to: MemoryRegistry,
+    to: InMemoryRegistry,
 }
 
 impl Mirror<'_> {
@@ -87,9 +87,9 @@ fn descriptor(media_type: &str, digest: Digest, size: u64) -> Descriptor {
     }
 }
 
-fn revision(pushed: &Pushed) -> Revision {
+fn revision(pushed: &Pushed) -> ImageRevision {
     let reference: ImageReference = pushed.reference.parse().unwrap();
-    Revision {
+    ImageRevision {
         repository: reference.repository().clone(),
         digest: pushed.digest.parse().unwrap(),
         tag: reference.tag().cloned(),
@@ -107,15 +107,15 @@ async fn verdict(
     registry: &Distribution,
     pushed: &Pushed,
     policy: &TrustPolicy,
-) -> Result<Verified<Revision>, VerifyError> {
+) -> Result<Verified<ImageRevision>, VerifyError> {
     let revision = revision(pushed);
     let mirror = Mirror {
         from: registry.endpoint(),
         repository: revision.repository.clone(),
-        to: MemoryRegistry::default(),
+        to: InMemoryRegistry::default(),
     };
     mirror.all(&revision.digest).await;
-    verify(&mirror.to, &revision, policy, &Access::default()).await
+    verify(&mirror.to, &revision, policy, &RegistryAccess::default()).await
 }
 
 #[rstest]
@@ -147,7 +147,7 @@ async fn what_cosign_signs_is_verified(#[case] kind: Kind, #[case] format: Forma
     assert_eq!(error.reason(), Reason::SignatureMismatch, "{error}");
     sign(&keys, registry.endpoint(), &pushed.pinned, format).await.unwrap();
     let verified = verdict(&registry, &pushed, &policy).await.unwrap();
-    assert!(matches!(verified.proof(), Proof::Signed { authorities, .. } if authorities == &["release"]));
+    assert!(matches!(verified.verification(), Verification::Signed { authorities, .. } if authorities == &["release"]));
 
     let both = vec![trusting("release", &keys), trusting("other", &stranger)];
     let both = TrustPolicy::signed_by(both, 2).unwrap();
@@ -158,7 +158,7 @@ async fn what_cosign_signs_is_verified(#[case] kind: Kind, #[case] format: Forma
 async fn facts(bytes: &[u8]) -> BundleFacts {
     let reference: ImageReference = "registry.example/acme/policy".parse().unwrap();
     let repository = reference.repository().clone();
-    let registry = MemoryRegistry::default();
+    let registry = InMemoryRegistry::default();
     let layer = descriptor(BUNDLE_LAYER, registry.put_blob(&repository, bytes), bytes.len() as u64);
     let manifest = json!({
         "schemaVersion": 2,
@@ -166,7 +166,7 @@ async fn facts(bytes: &[u8]) -> BundleFacts {
     })
     .to_string();
     let digest = Digest::of(manifest.as_bytes());
-    let revision = Revision {
+    let revision = ImageRevision {
         repository: repository.clone(),
         digest,
         tag: None,
@@ -175,7 +175,10 @@ async fn facts(bytes: &[u8]) -> BundleFacts {
     let Opened::Image(image) = verified.open(OCI_MANIFEST, manifest.as_bytes()).unwrap() else {
         panic!("not an image")
     };
-    let content = registry.blob(&repository, &layer, &Access::default()).await.unwrap();
+    let content = registry
+        .blob(&repository, &layer, &RegistryAccess::default())
+        .await
+        .unwrap();
     let bundle = image.bundle(content, &Limits::default()).unwrap();
     bundle.value().facts().as_ref().clone()
 }

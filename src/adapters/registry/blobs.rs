@@ -9,12 +9,13 @@ use tempfile::NamedTempFile;
 use tokio::fs::File;
 use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
 
+use super::body;
 use super::failure::storage;
 use super::observer::RequestKind;
+use super::sender::RegistryRequest;
 use super::session::Session;
 use super::store::BlobStore;
-use super::wire::Ask;
-use super::{body, retry};
+use crate::adapters::network::retry;
 use crate::domain::artifact::Descriptor;
 use crate::domain::bundle::Content;
 use crate::domain::digest::Hasher;
@@ -27,24 +28,26 @@ pub(super) async fn get(
     descriptor: &Descriptor,
 ) -> Result<Arc<dyn Content>, RegistryError> {
     let Descriptor { digest, size, .. } = descriptor;
-    let stored = store.get(&session.scope, digest, *size);
-    session.wire.observer.blob_cache(stored.is_some());
+    let stored = store.get(&session.access_key, digest, *size);
+    session.sender.observer.blob_cache(stored.is_some());
     if let Some(stored) = stored {
         return Ok(Arc::new(stored));
     }
-    let mut ask = session.ask(RequestKind::Blob, session.endpoint.blob(digest), &format!("@{digest}"));
-    ask.accept = "*/*";
-    let download = download(session, store, &mut ask, *size).await?;
+    let mut request = session.request(RequestKind::Blob, session.endpoint.blob(digest), &format!("@{digest}"));
+    request.accept = "*/*";
+    let download = download(session, store, &mut request, *size).await?;
     let (file, actual) = download.done().await.map_err(storage)?;
     if actual != *digest {
         return Err(RegistryError::DigestMismatch {
-            host: ask.host,
-            what: ask.what,
+            host: request.host,
+            what: request.what,
             expected: *digest,
             actual,
         });
     }
-    let stored = store.finish(file, &session.scope, digest, *size).map_err(storage)?;
+    let stored = store
+        .finish(file, &session.access_key, digest, *size)
+        .map_err(storage)?;
     Ok(Arc::new(stored))
 }
 
@@ -52,15 +55,15 @@ pub(super) async fn get(
 async fn download(
     session: &Session<'_>,
     store: &BlobStore,
-    ask: &mut Ask,
+    request: &mut RegistryRequest,
     size: u64,
 ) -> Result<Download, RegistryError> {
     let mut download = Download::begin(store.begin().map_err(storage)?).map_err(storage)?;
     let mut attempt = 1;
     loop {
-        ask.from = download.written;
-        let response = session.send(ask).await?;
-        match download.take(session, ask, response, size).await {
+        request.from = download.written;
+        let response = session.send(request).await?;
+        match download.take(session, request, response, size).await {
             Err(RegistryError::Unreachable { .. }) if attempt < retry::ATTEMPTS => {
                 tokio::time::sleep(retry::pause(attempt)).await;
                 attempt += 1;
@@ -93,7 +96,7 @@ impl Download {
     async fn take(
         &mut self,
         session: &Session<'_>,
-        ask: &Ask,
+        request: &RegistryRequest,
         mut response: Response,
         size: u64,
     ) -> Result<(), RegistryError> {
@@ -104,24 +107,24 @@ impl Download {
             StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE if self.written > 0 => {
                 self.restart().await.map_err(storage)?;
                 return Err(RegistryError::Unreachable {
-                    host: ask.host.clone(),
+                    host: request.host.clone(),
                     cause: "the answer does not go on where the one before broke off".to_owned(),
                 });
             }
-            status => return Err(ask.unexpected(status)),
+            status => return Err(request.unexpected(status)),
         }
         let left = size - self.written;
         if response.content_length().is_some_and(|declared| declared > left) {
-            return Err(ask.too_large(size));
+            return Err(request.too_large(size));
         }
         while let Some(piece) = body::next(&mut response).await? {
             if piece.len() as u64 > size - self.written {
-                return Err(ask.too_large(size));
+                return Err(request.too_large(size));
             }
             self.file.write_all(&piece).await.map_err(storage)?;
             self.hasher.update(&piece);
             self.written += piece.len() as u64;
-            session.wire.observer.downloaded(piece.len() as u64);
+            session.sender.observer.downloaded(piece.len() as u64);
         }
         Ok(())
     }

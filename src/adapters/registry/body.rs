@@ -2,21 +2,25 @@
 
 use reqwest::Response;
 
-use super::failure;
-use super::guard::host_of;
-use super::wire::Ask;
+use super::sender::RegistryRequest;
+use crate::adapters::network::NetworkError;
+use crate::adapters::network::egress::host_of;
 use crate::pipeline::ports::RegistryError;
 
 /// The whole body, if it has at most `limit` bytes.
-pub(super) async fn read(ask: &Ask, mut response: Response, limit: u64) -> Result<Vec<u8>, RegistryError> {
+pub(super) async fn read(
+    request: &RegistryRequest,
+    mut response: Response,
+    limit: u64,
+) -> Result<Vec<u8>, RegistryError> {
     let declared = response.content_length().unwrap_or_default();
     if declared > limit {
-        return Err(ask.too_large(limit));
+        return Err(request.too_large(limit));
     }
     let mut body = Vec::new();
     while let Some(piece) = next(&mut response).await? {
         if (body.len() + piece.len()) as u64 > limit {
-            return Err(ask.too_large(limit));
+            return Err(request.too_large(limit));
         }
         body.extend_from_slice(&piece);
     }
@@ -28,5 +32,5 @@ pub(super) async fn next(
     response: &mut Response,
 ) -> Result<Option<impl std::ops::Deref<Target = [u8]> + use<>>, RegistryError> {
     let piece = response.chunk().await;
-    piece.map_err(|error| failure::transport(&host_of(response.url()), &error))
+    piece.map_err(|error| NetworkError::from_request(&host_of(response.url()), &error).into())
 }

@@ -2,6 +2,7 @@
 
 use reqwest::Url;
 
+use super::token::Action;
 use crate::domain::digest::Digest;
 use crate::domain::reference::Repository;
 use crate::pipeline::ports::{ManifestName, RegistryError};
@@ -58,8 +59,8 @@ impl Endpoint {
     }
 
     /// The only scope that a token is asked for, whatever the registry's challenge names.
-    pub(super) fn token_scope(&self) -> String {
-        format!("repository:{}:pull", self.path)
+    pub(super) fn token_scope(&self, action: Action) -> String {
+        format!("repository:{}:{}", self.path, action.as_str())
     }
 
     pub(super) fn manifest(&self, name: &ManifestName) -> Url {

@@ -4,8 +4,8 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap};
 use reqwest::{Method, StatusCode};
 
 use super::observer::RequestKind;
+use super::sender::RegistryRequest;
 use super::session::Session;
-use super::wire::Ask;
 use crate::domain::artifact::MAX_MANIFEST_BYTES;
 use crate::domain::digest::Digest;
 use crate::domain::reference::Tag;
@@ -21,11 +21,11 @@ const ACCEPT: &str = "application/vnd.oci.image.manifest.v1+json, \
 /// What a tag points at now. The digest is the registry's word; the manifest is then asked for by it, and hashed.
 pub(super) async fn resolve(session: &Session<'_>, tag: &Tag) -> Result<Digest, RegistryError> {
     let name = ManifestName::Tag(tag.clone());
-    let mut ask = question(session, &name);
-    ask.method = Method::HEAD;
-    let response = session.send(&ask).await?;
+    let mut request = question(session, &name);
+    request.method = Method::HEAD;
+    let response = session.send(&request).await?;
     if response.status() == StatusCode::NOT_FOUND {
-        return Err(ask.unexpected(StatusCode::NOT_FOUND));
+        return Err(request.unexpected(StatusCode::NOT_FOUND));
     }
     let named = response
         .headers()
@@ -40,16 +40,16 @@ pub(super) async fn resolve(session: &Session<'_>, tag: &Tag) -> Result<Digest, 
 
 /// A manifest, hashed here.
 pub(super) async fn get(session: &Session<'_>, name: &ManifestName) -> Result<RawManifest, RegistryError> {
-    let ask = question(session, name);
-    let answer = session.fetch(&ask, MAX_MANIFEST_BYTES).await?;
+    let request = question(session, name);
+    let answer = session.fetch(&request, MAX_MANIFEST_BYTES).await?;
     if answer.status != StatusCode::OK {
-        return Err(ask.unexpected(answer.status));
+        return Err(request.unexpected(answer.status));
     }
     let digest = Digest::of(&answer.body);
     match name {
         ManifestName::Digest(expected) if *expected != digest => Err(RegistryError::DigestMismatch {
-            host: ask.host,
-            what: ask.what,
+            host: request.host,
+            what: request.what,
             expected: *expected,
             actual: digest,
         }),
@@ -61,14 +61,14 @@ pub(super) async fn get(session: &Session<'_>, name: &ManifestName) -> Result<Ra
     }
 }
 
-fn question(session: &Session<'_>, name: &ManifestName) -> Ask {
+fn question(session: &Session<'_>, name: &ManifestName) -> RegistryRequest {
     let what = match name {
         ManifestName::Tag(tag) => format!(":{tag}"),
         ManifestName::Digest(digest) => format!("@{digest}"),
     };
-    Ask {
+    RegistryRequest {
         accept: ACCEPT,
-        ..session.ask(RequestKind::Manifest, session.endpoint.manifest(name), &what)
+        ..session.request(RequestKind::Manifest, session.endpoint.manifest(name), &what)
     }
 }
 

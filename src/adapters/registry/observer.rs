@@ -3,7 +3,8 @@
 use std::fmt::Debug;
 
 /// What a request was for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, strum::IntoStaticStr, strum::VariantArray)]
+#[strum(serialize_all = "lowercase")]
 pub enum RequestKind {
     /// A token, from the server that the registry names.
     Token,

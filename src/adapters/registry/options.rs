@@ -2,10 +2,9 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
-use super::guard::NetworkPolicy;
 use super::observer::{RequestObserver, Unobserved};
+use crate::adapters::network::{AllowedHosts, EgressPolicy, Timeouts};
 
 /// Everything a [`super::RegistryClient`] is told once, when it is made.
 #[derive(Debug, Clone)]
@@ -15,8 +14,10 @@ pub struct RegistryOptions {
     pub cache_directory: PathBuf,
     /// Most bytes kept there; what was not used for longest goes first. One blob more may be there for a moment.
     pub cache_bytes: u64,
+    /// The registries that may be used.
+    pub allowed_hosts: AllowedHosts,
     /// Where the client may connect to.
-    pub network: NetworkPolicy,
+    pub egress: EgressPolicy,
     /// Who is told of each request.
     pub observer: Arc<dyn RequestObserver>,
     /// How long one request may stand still.
@@ -24,33 +25,16 @@ pub struct RegistryOptions {
 }
 
 impl RegistryOptions {
-    /// A cache of 1 GiB in `cache_directory`, default limits, and nobody watching.
+    /// A cache of 1 GiB in `cache_directory`, all registries, default limits, and nobody watching.
     #[must_use]
-    pub fn new(cache_directory: impl Into<PathBuf>, network: NetworkPolicy) -> Self {
+    pub fn new(cache_directory: impl Into<PathBuf>, egress: EgressPolicy) -> Self {
         Self {
             cache_directory: cache_directory.into(),
             cache_bytes: 1 << 30,
-            network,
+            allowed_hosts: AllowedHosts::default(),
+            egress,
             observer: Arc::new(Unobserved),
             timeouts: Timeouts::default(),
-        }
-    }
-}
-
-/// How long one request may stand still. How long a whole job may take is its caller's business.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Timeouts {
-    /// Name lookup, connection and TLS handshake together.
-    pub connect: Duration,
-    /// Until the headers are complete, and then between two pieces of the body.
-    pub idle: Duration,
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        Self {
-            connect: Duration::from_secs(10),
-            idle: Duration::from_secs(15),
         }
     }
 }

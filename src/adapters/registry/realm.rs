@@ -9,7 +9,7 @@
 
 use reqwest::Url;
 
-use super::guard::{host_of, is_internal, literal};
+use crate::adapters::network::egress::{host_of, is_internal, literal};
 use crate::pipeline::ports::RegistryError;
 
 /// A token server that may be asked.

@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 
 use reqwest::StatusCode;
 
+use super::manifests;
 use super::observer::RequestKind;
 use super::paging::Pages;
 use super::session::{Answer, Session};
-use super::{manifests, redirect};
+use crate::adapters::network::redirect;
 use crate::domain::artifact::{Descriptor, MAX_MANIFEST_BYTES};
 use crate::domain::digest::Digest;
 use crate::domain::reference::Tag;
@@ -44,29 +45,29 @@ struct Entry {
 
 /// The referrers, by the API or by the fallback tag.
 pub(super) async fn list(session: &Session<'_>, digest: &Digest) -> Result<Vec<Descriptor>, RegistryError> {
-    let mut ask = session.ask(
+    let mut request = session.request(
         RequestKind::Referrers,
         session.endpoint.referrers(digest),
         &format!("@{digest}"),
     );
-    ask.accept = INDEX;
-    let mut pages = Pages::new(ask.url.clone(), MAX_PAGES);
+    request.accept = INDEX;
+    let mut pages = Pages::new(request.url.clone(), MAX_PAGES);
     let mut found = Vec::new();
     loop {
-        let answer = session.fetch(&ask, MAX_MANIFEST_BYTES).await?;
+        let answer = session.fetch(&request, MAX_MANIFEST_BYTES).await?;
         if is_without_api(session, &answer) && found.is_empty() {
             return by_tag(session, digest).await;
         }
         if answer.status != StatusCode::OK {
-            return Err(ask.unexpected(answer.status));
+            return Err(request.unexpected(answer.status));
         }
         let media_type = manifests::media_type(&answer.headers);
-        found.extend(parse(&media_type, &answer.body).map_err(|cause| ask.protocol(cause))?);
+        found.extend(parse(&media_type, &answer.body).map_err(|cause| request.protocol(cause))?);
         if found.len() > MAX_REFERRERS {
-            return Err(ask.protocol(TOO_MANY));
+            return Err(request.protocol(TOO_MANY));
         }
-        match pages.next(&answer.headers).map_err(|cause| ask.protocol(cause))? {
-            Some(next) => ask.url = next,
+        match pages.next(&answer.headers).map_err(|cause| request.protocol(cause))? {
+            Some(next) => request.url = next,
             None => return Ok(found),
         }
     }

@@ -1,4 +1,4 @@
-//! One repository, asked in one way: adds to [`Wire`] what the registry wants to see before it answers.
+//! One repository, asked in one way: adds to [`HttpSender`] what the registry wants to see before it answers.
 
 use reqwest::header::HeaderMap;
 use reqwest::{Method, Response, StatusCode, Url};
@@ -7,11 +7,12 @@ use super::challenge::Challenge;
 use super::endpoint::Endpoint;
 use super::observer::RequestKind;
 use super::realm::Realm;
-use super::redirect::same_origin;
-use super::token::{self, Grant, Grants};
-use super::wire::{Ask, Wire};
-use super::{Inner, body, retry};
-use crate::domain::access::{Access, Credentials, Scope};
+use super::sender::{HttpSender, RegistryRequest};
+use super::token::{self, Action, Authorization, Authorizations};
+use super::{Inner, body};
+use crate::adapters::network::redirect::same_origin;
+use crate::adapters::network::retry;
+use crate::domain::access::{AccessKey, Credentials, RegistryAccess};
 use crate::domain::reference::Repository;
 use crate::pipeline::ports::RegistryError;
 
@@ -23,10 +24,11 @@ const WITHHELD: &str =
 /// A repository and how it is asked.
 pub(super) struct Session<'a> {
     pub(super) endpoint: Endpoint,
-    pub(super) scope: Scope,
-    pub(super) wire: Wire,
+    pub(super) access_key: AccessKey,
+    action: Action,
+    pub(super) sender: HttpSender,
     candidates: Vec<&'a Credentials>,
-    grants: &'a Grants,
+    authorizations: &'a Authorizations,
 }
 
 /// An answer whose body was read. The body is empty unless the status is 200.
@@ -41,27 +43,31 @@ impl<'a> Session<'a> {
     pub(super) async fn open(
         inner: &'a Inner,
         repository: &'a Repository,
-        access: &'a Access,
+        access: &'a RegistryAccess,
     ) -> Result<Self, RegistryError> {
-        inner.network.check_registry(repository.host())?;
-        let endpoint = Endpoint::new(repository, access.insecure)?;
+        if !inner.options.allowed_hosts.allow(repository.host()) {
+            let host = repository.host().to_owned();
+            return Err(RegistryError::NotAllowed { host });
+        }
+        let endpoint = Endpoint::new(repository, access.transport.insecure)?;
         Ok(Self {
             endpoint,
-            scope: access.scope(repository),
-            wire: Wire {
-                http: inner.transports.client(access).await?,
-                network: inner.network.clone(),
+            access_key: access.key(repository),
+            action: Action::Pull,
+            sender: HttpSender {
+                http: inner.transports.client(&access.transport).await?,
+                egress: inner.egress.clone(),
                 observer: inner.options.observer.clone(),
             },
             candidates: access.keyring.candidates(repository).collect(),
-            grants: &inner.grants,
+            authorizations: &inner.authorizations,
         })
     }
 
     /// A question for `what` of this repository, such as `:1.0`.
-    pub(super) fn ask(&self, kind: RequestKind, url: Url, what: &str) -> Ask {
+    pub(super) fn request(&self, kind: RequestKind, url: Url, what: &str) -> RegistryRequest {
         let is_content = matches!(kind, RequestKind::Manifest | RequestKind::Blob);
-        Ask {
+        RegistryRequest {
             kind,
             host: self.endpoint.host().to_owned(),
             what: format!("{}{what}", self.endpoint.path()),
@@ -75,13 +81,13 @@ impl<'a> Session<'a> {
     }
 
     /// Sends `ask` and reads at most `limit` bytes of the answer; once more where the connection broke meanwhile.
-    pub(super) async fn fetch(&self, ask: &Ask, limit: u64) -> Result<Answer, RegistryError> {
+    pub(super) async fn fetch(&self, request: &RegistryRequest, limit: u64) -> Result<Answer, RegistryError> {
         let mut attempt = 1;
         loop {
-            let response = self.send(ask).await?;
+            let response = self.send(request).await?;
             let (status, headers) = (response.status(), response.headers().clone());
             let body = match status {
-                StatusCode::OK => body::read(ask, response, limit).await,
+                StatusCode::OK => body::read(request, response, limit).await,
                 _ => Ok(Vec::new()),
             };
             match body {
@@ -97,17 +103,20 @@ impl<'a> Session<'a> {
 
     /// Sends `ask` with what the registry accepted before, or else finds out what it accepts. The answer's status is
     /// neither 401 nor 403.
-    pub(super) async fn send(&self, ask: &Ask) -> Result<Response, RegistryError> {
-        let kept = self.grants.get(&self.scope).await;
-        let response = self.wire.send(ask, kept.as_ref().map(Grant::header)).await?;
-        match self.refusal(ask, &response)? {
+    pub(super) async fn send(&self, request: &RegistryRequest) -> Result<Response, RegistryError> {
+        let kept = self.authorizations.get(&(self.access_key, self.action)).await;
+        let response = self
+            .sender
+            .send(request, kept.as_ref().map(Authorization::header))
+            .await?;
+        match self.refusal(request, &response)? {
             None => Ok(response),
             Some(StatusCode::UNAUTHORIZED) => {
-                self.grants.forget(&self.scope).await;
-                self.log_in(ask, response.headers()).await
+                self.authorizations.remove(&(self.access_key, self.action)).await;
+                self.log_in(request, response.headers()).await
             }
             Some(_) => {
-                self.grants.forget(&self.scope).await;
+                self.authorizations.remove(&(self.access_key, self.action)).await;
                 Err(self.denied(if kept.is_some() { self.label() } else { ANONYMOUS }))
             }
         }
@@ -115,7 +124,7 @@ impl<'a> Session<'a> {
 
     /// The status where the registry refuses to answer *us*. Another host that it redirected to must not be given
     /// credentials, however much it asks.
-    fn refusal(&self, ask: &Ask, response: &Response) -> Result<Option<StatusCode>, RegistryError> {
+    fn refusal(&self, request: &RegistryRequest, response: &Response) -> Result<Option<StatusCode>, RegistryError> {
         let status = response.status();
         if !matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
             return Ok(None);
@@ -124,13 +133,13 @@ impl<'a> Session<'a> {
             return Ok(Some(status));
         }
         let cause = format!("the host it redirects to answered {}", status.as_u16());
-        Err(ask.protocol(cause))
+        Err(request.protocol(cause))
     }
 
     /// Answers the challenge with each of the credentials in turn, or with none where none apply.
-    async fn log_in(&self, ask: &Ask, headers: &HeaderMap) -> Result<Response, RegistryError> {
+    async fn log_in(&self, request: &RegistryRequest, headers: &HeaderMap) -> Result<Response, RegistryError> {
         let Some(challenge) = Challenge::best(headers) else {
-            return Err(ask.protocol("it asks to log in, and names neither 'Bearer' nor 'Basic'"));
+            return Err(request.protocol("it asks to log in, and names neither 'Bearer' nor 'Basic'"));
         };
         let mut candidates: Vec<Option<&Credentials>> = self.candidates.iter().copied().map(Some).collect();
         if candidates.is_empty() {
@@ -138,15 +147,17 @@ impl<'a> Session<'a> {
         }
         let mut failure = self.unauthorized(self.label());
         for credentials in candidates {
-            let (grant, label) = self.grant(ask, &challenge, credentials).await?;
-            let Some(grant) = grant else {
+            let (authorization, label) = self.authorization(request, &challenge, credentials).await?;
+            let Some(authorization) = authorization else {
                 failure = self.unauthorized(label);
                 continue;
             };
-            let response = self.wire.send(ask, Some(grant.header())).await?;
-            failure = match self.refusal(ask, &response)? {
+            let response = self.sender.send(request, Some(authorization.header())).await?;
+            failure = match self.refusal(request, &response)? {
                 None => {
-                    self.grants.keep(self.scope, grant).await;
+                    self.authorizations
+                        .put((self.access_key, self.action), authorization)
+                        .await;
                     return Ok(response);
                 }
                 Some(StatusCode::FORBIDDEN) => self.denied(label),
@@ -157,32 +168,32 @@ impl<'a> Session<'a> {
     }
 
     /// What to send for `credentials`, if anything, and how messages name it.
-    async fn grant(
+    async fn authorization(
         &self,
-        ask: &Ask,
+        request: &RegistryRequest,
         challenge: &Challenge,
         credentials: Option<&Credentials>,
-    ) -> Result<(Option<Grant>, &'static str), RegistryError> {
+    ) -> Result<(Option<Authorization>, &'static str), RegistryError> {
         if let Some(Credentials::RegistryToken(token)) = credentials {
-            return Ok((Grant::bearer(token, token::FIXED_LIFETIME), PULL_SECRET));
+            return Ok((Authorization::bearer(token, token::FIXED_LIFETIME), PULL_SECRET));
         }
         let (realm, service) = match (challenge, credentials) {
             (Challenge::Basic, Some(Credentials::Basic { username, password })) => {
-                return Ok((Grant::basic(username, password), PULL_SECRET));
+                return Ok((Authorization::basic(username, password), PULL_SECRET));
             }
             (Challenge::Basic, _) => return Ok((None, self.label())),
             (Challenge::Bearer { realm, service }, _) => (realm, service.as_deref()),
         };
         let realm = Realm::named(self.endpoint.root(), realm)
-            .map_err(|refused| refused.into_error(self.endpoint.host(), &ask.what))?;
+            .map_err(|refused| refused.into_error(self.endpoint.host(), &request.what))?;
         let sent = credentials.filter(|_| realm.is_trusted);
         let label = match (credentials, sent) {
             (None, _) => ANONYMOUS,
             (Some(_), None) => WITHHELD,
             (Some(_), Some(_)) => PULL_SECRET,
         };
-        let grant = token::request(&self.wire, &self.endpoint, &realm, service, sent).await?;
-        Ok((grant, label))
+        let authorization = token::request(&self.sender, &self.endpoint, self.action, &realm, service, sent).await?;
+        Ok((authorization, label))
     }
 
     fn label(&self) -> &'static str {

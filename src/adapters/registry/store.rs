@@ -14,7 +14,7 @@ use std::time::SystemTime;
 
 use tempfile::NamedTempFile;
 
-use crate::domain::access::Scope;
+use crate::domain::access::AccessKey;
 use crate::domain::bundle::Content;
 use crate::domain::digest::Digest;
 
@@ -88,8 +88,8 @@ impl BlobStore {
     }
 
     /// The blob, if it is there in full. Whoever reads it hashes it again.
-    pub(super) fn get(&self, scope: &Scope, digest: &Digest, size: u64) -> Option<StoredBlob> {
-        let path = self.path(scope, digest);
+    pub(super) fn get(&self, access_key: &AccessKey, digest: &Digest, size: u64) -> Option<StoredBlob> {
+        let path = self.path(access_key, digest);
         let is_whole = fs::metadata(&path).is_ok_and(|found| found.is_file() && found.len() == size);
         let mut index = self.index();
         if !is_whole {
@@ -109,11 +109,11 @@ impl BlobStore {
     pub(super) fn finish(
         &self,
         file: NamedTempFile,
-        scope: &Scope,
+        access_key: &AccessKey,
         digest: &Digest,
         size: u64,
     ) -> io::Result<StoredBlob> {
-        let path = self.path(scope, digest);
+        let path = self.path(access_key, digest);
         if let Some(directory) = path.parent() {
             fs::create_dir_all(directory)?;
         }
@@ -135,8 +135,8 @@ impl BlobStore {
         }
     }
 
-    fn path(&self, scope: &Scope, digest: &Digest) -> PathBuf {
-        self.blobs.join(scope.hex()).join(digest.hex())
+    fn path(&self, access_key: &AccessKey, digest: &Digest) -> PathBuf {
+        self.blobs.join(access_key.hex()).join(digest.hex())
     }
 
     fn index(&self) -> MutexGuard<'_, Index> {

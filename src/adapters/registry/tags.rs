@@ -25,22 +25,22 @@ struct Page {
 
 /// All tags, in order. Texts that break the grammar of tags are left out: nothing could be pulled by them.
 pub(super) async fn list(session: &Session<'_>) -> Result<Vec<Tag>, RegistryError> {
-    let mut ask = session.ask(RequestKind::Tags, session.endpoint.tags(), " (its tags)");
-    let mut pages = Pages::new(ask.url.clone(), MAX_PAGES);
+    let mut request = session.request(RequestKind::Tags, session.endpoint.tags(), " (its tags)");
+    let mut pages = Pages::new(request.url.clone(), MAX_PAGES);
     let mut tags = BTreeSet::new();
     loop {
-        let answer = session.fetch(&ask, MAX_PAGE_BYTES).await?;
+        let answer = session.fetch(&request, MAX_PAGE_BYTES).await?;
         if answer.status != StatusCode::OK {
-            return Err(ask.unexpected(answer.status));
+            return Err(request.unexpected(answer.status));
         }
         let page: Page =
-            serde_json::from_slice(&answer.body).map_err(|_| ask.protocol("the list of tags cannot be read"))?;
+            serde_json::from_slice(&answer.body).map_err(|_| request.protocol("the list of tags cannot be read"))?;
         tags.extend(page.tags.unwrap_or_default().iter().filter_map(|tag| tag.parse().ok()));
         if tags.len() > MAX_TAGS {
-            return Err(ask.protocol(format!("there are more than {MAX_TAGS} tags")));
+            return Err(request.protocol(format!("there are more than {MAX_TAGS} tags")));
         }
-        match pages.next(&answer.headers).map_err(|cause| ask.protocol(cause))? {
-            Some(next) => ask.url = next,
+        match pages.next(&answer.headers).map_err(|cause| request.protocol(cause))? {
+            Some(next) => request.url = next,
             None => return Ok(tags.into_iter().collect()),
         }
     }

@@ -10,11 +10,11 @@ use reqwest::{Method, StatusCode};
 
 use super::body;
 use super::endpoint::Endpoint;
-use super::guard::host_of;
 use super::observer::RequestKind;
 use super::realm::Realm;
-use super::wire::{Ask, Wire};
-use crate::domain::access::{Credentials, Scope, Secret};
+use super::sender::{HttpSender, RegistryRequest};
+use crate::adapters::network::egress::host_of;
+use crate::domain::access::{AccessKey, Credentials, Secret};
 use crate::pipeline::ports::RegistryError;
 
 /// Largest answer of a token server, in bytes.
@@ -24,17 +24,17 @@ const DEFAULT_LIFETIME: Duration = Duration::from_mins(1);
 const MAX_LIFETIME: Duration = Duration::from_hours(1);
 /// How long what does not expire is sent without being asked for again.
 pub(super) const FIXED_LIFETIME: Duration = MAX_LIFETIME;
-/// Most grants kept.
-const MAX_GRANTS: u64 = 1024;
+/// Most authorizations kept.
+const MAX_AUTHORIZATIONS: u64 = 1024;
 
 /// Something that a registry accepted, or will.
 #[derive(Clone)]
-pub(super) struct Grant {
+pub(super) struct Authorization {
     header: HeaderValue,
     good_until: Instant,
 }
 
-impl Grant {
+impl Authorization {
     /// The value of `Authorization`; marked as sensitive, so that nothing prints it.
     pub(super) fn header(&self) -> &HeaderValue {
         &self.header
@@ -60,33 +60,50 @@ impl Grant {
     }
 }
 
-/// Grants by scope: whoever asks with other credentials, or for another repository, has another scope.
-pub(super) struct Grants {
-    kept: Cache<Scope, Grant>,
+/// What a request does with a repository. A token is asked for, and kept, for one action only, so that a token that may
+/// push is never sent with a pull.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Action {
+    Pull,
 }
 
-impl Default for Grants {
+impl Action {
+    /// The action in a token's scope. Source: distribution documentation, "Token Scope Documentation".
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Pull => "pull",
+        }
+    }
+}
+
+/// What registries accepted, by access key and action: whoever asks with other credentials, or for another repository,
+/// has another key.
+pub(super) struct Authorizations {
+    kept: Cache<(AccessKey, Action), Authorization>,
+}
+
+impl Default for Authorizations {
     fn default() -> Self {
         let kept = Cache::builder()
-            .max_capacity(MAX_GRANTS)
+            .max_capacity(MAX_AUTHORIZATIONS)
             .time_to_live(MAX_LIFETIME)
             .build();
         Self { kept }
     }
 }
 
-impl Grants {
-    pub(super) async fn get(&self, scope: &Scope) -> Option<Grant> {
-        let grant = self.kept.get(scope).await?;
-        (grant.good_until > Instant::now()).then_some(grant)
+impl Authorizations {
+    pub(super) async fn get(&self, key: &(AccessKey, Action)) -> Option<Authorization> {
+        let authorization = self.kept.get(key).await?;
+        (authorization.good_until > Instant::now()).then_some(authorization)
     }
 
-    pub(super) async fn keep(&self, scope: Scope, grant: Grant) {
-        self.kept.insert(scope, grant).await;
+    pub(super) async fn put(&self, key: (AccessKey, Action), authorization: Authorization) {
+        self.kept.insert(key, authorization).await;
     }
 
-    pub(super) async fn forget(&self, scope: &Scope) {
-        self.kept.invalidate(scope).await;
+    pub(super) async fn remove(&self, key: &(AccessKey, Action)) {
+        self.kept.invalidate(key).await;
     }
 }
 
@@ -101,39 +118,50 @@ struct Reply {
 /// Asks a token server for a token to pull from the endpoint's repository. None where it does not accept the
 /// credentials, or gives none to those without.
 pub(super) async fn request(
-    wire: &Wire,
+    sender: &HttpSender,
     endpoint: &Endpoint,
+    action: Action,
     realm: &Realm,
     service: Option<&str>,
     credentials: Option<&Credentials>,
-) -> Result<Option<Grant>, RegistryError> {
-    let ask = ask(endpoint, realm, service, credentials);
+) -> Result<Option<Authorization>, RegistryError> {
+    let request = token_request(endpoint, action, realm, service, credentials);
     let authorization = match credentials {
-        Some(Credentials::Basic { username, password }) => Grant::basic(username, password),
+        Some(Credentials::Basic { username, password }) => Authorization::basic(username, password),
         _ => None,
     };
-    let response = wire.send(&ask, authorization.as_ref().map(Grant::header)).await?;
+    let response = sender
+        .send(&request, authorization.as_ref().map(Authorization::header))
+        .await?;
     match response.status() {
         StatusCode::OK => {}
         StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Ok(None),
-        StatusCode::NOT_FOUND => return Err(ask.protocol("status 404")),
-        status => return Err(ask.unexpected(status)),
+        StatusCode::NOT_FOUND => return Err(request.protocol("status 404")),
+        status => return Err(request.unexpected(status)),
     }
-    let bytes = body::read(&ask, response, MAX_TOKEN_REPLY_BYTES).await?;
+    let bytes = body::read(&request, response, MAX_TOKEN_REPLY_BYTES).await?;
     // The error of the parser would quote the body.
-    let reply: Reply = serde_json::from_slice(&bytes).map_err(|_| ask.protocol("the token is not in JSON"))?;
+    let reply: Reply = serde_json::from_slice(&bytes).map_err(|_| request.protocol("the token is not in JSON"))?;
     let lifetime = reply.expires_in.map_or(DEFAULT_LIFETIME, Duration::from_secs);
     let token = reply.token.or(reply.access_token);
     let token = token.filter(|token| !token.is_empty()).map(Secret::new);
-    let grant = token.and_then(|token| Grant::bearer(&token, lifetime));
-    grant.map(Some).ok_or_else(|| ask.protocol("an answer without a token"))
+    let authorization = token.and_then(|token| Authorization::bearer(&token, lifetime));
+    authorization
+        .map(Some)
+        .ok_or_else(|| request.protocol("an answer without a token"))
 }
 
-fn ask(endpoint: &Endpoint, realm: &Realm, service: Option<&str>, credentials: Option<&Credentials>) -> Ask {
-    let scope = endpoint.token_scope();
+fn token_request(
+    endpoint: &Endpoint,
+    action: Action,
+    realm: &Realm,
+    service: Option<&str>,
+    credentials: Option<&Credentials>,
+) -> RegistryRequest {
+    let scope = endpoint.token_scope(action);
     let mut parameters = vec![("scope", scope.as_str())];
     parameters.extend(service.map(|service| ("service", service)));
-    let mut ask = Ask {
+    let mut request = RegistryRequest {
         kind: RequestKind::Token,
         host: host_of(&realm.url),
         what: format!("a token for {scope}"),
@@ -149,13 +177,13 @@ fn ask(endpoint: &Endpoint, realm: &Realm, service: Option<&str>, credentials: O
         parameters.push(("grant_type", "refresh_token"));
         parameters.push(("client_id", "policy-operator"));
         parameters.push(("refresh_token", token.expose()));
-        ask.method = Method::POST;
+        request.method = Method::POST;
         let mut form = realm.url.clone();
         form.set_query(None);
         form.query_pairs_mut().extend_pairs(parameters);
-        ask.form = form.query().map(str::to_owned);
+        request.form = form.query().map(str::to_owned);
     } else {
-        ask.url.query_pairs_mut().extend_pairs(parameters);
+        request.url.query_pairs_mut().extend_pairs(parameters);
     }
-    ask
+    request
 }

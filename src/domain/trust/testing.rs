@@ -9,7 +9,7 @@ use sigstore_verify::types::pae;
 use super::{Authority, Evidence, PublicKey, SIGN_PREDICATE, TrustPolicy};
 use crate::domain::digest::Digest;
 use crate::domain::reference::ImageReference;
-use crate::domain::revision::Revision;
+use crate::domain::revision::ImageRevision;
 
 pub(crate) fn signer() -> KeyPair {
     KeyPair::generate_ecdsa_p256().unwrap()
@@ -34,9 +34,9 @@ pub(crate) fn trusting(pair: &KeyPair) -> TrustPolicy {
     TrustPolicy::signed_by(vec![authority("release", &[pair])], 1).unwrap()
 }
 
-pub(crate) fn revision(content: &[u8]) -> Revision {
+pub(crate) fn revision(content: &[u8]) -> ImageRevision {
     let reference: ImageReference = "registry.example/acme/policy:1.0".parse().unwrap();
-    Revision {
+    ImageRevision {
         repository: reference.repository().clone(),
         digest: Digest::of(content),
         tag: reference.tag().cloned(),

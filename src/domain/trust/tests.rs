@@ -13,10 +13,10 @@ fn a_signature_by_the_key_proves_the_digest(#[case] sign: fn(&sigstore_verify::c
     let policy = trusting(&pair);
     let verified = policy.decide(&revision, &[sign(&pair, &revision.digest)]).unwrap();
     assert_eq!(verified.value(), &revision);
-    let Proof::Signed {
+    let Verification::Signed {
         authorities,
         trust_digest,
-    } = verified.proof()
+    } = verified.verification()
     else {
         panic!("no proof")
     };
@@ -49,7 +49,7 @@ fn no_evidence_is_unsigned_and_no_policy_needs_none() {
     let error = trusting(&signer()).decide(&revision, &[]).unwrap_err();
     assert!(matches!(error, TrustError::Unsigned { .. }));
     let verified = TrustPolicy::NotConfigured.decide(&revision, &[]).unwrap();
-    assert_eq!(verified.proof(), &Proof::NotConfigured);
+    assert_eq!(verified.verification(), &Verification::NotConfigured);
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn m_of_n_counts_authorities_not_signatures() {
     let verified = policy
         .decide(&revision, &[legacy(&three, digest), bundle(&two, digest)])
         .unwrap();
-    assert!(matches!(verified.proof(), Proof::Signed { authorities, .. } if authorities == &["a", "b"]));
+    assert!(matches!(verified.verification(), Verification::Signed { authorities, .. } if authorities == &["a", "b"]));
 }
 
 #[test]

@@ -234,7 +234,7 @@ pub struct AuthoritySpec {
 #[x_kube(
     validation = Rule::new("[has(self.data), has(self.secretRef), has(self.configMapRef)].filter(x, x).size() == 1")
         .message("set exactly one of data, secretRef and configMapRef"),
-    // Rules of the whole, not of data: the refusal of a text repeats it, and with it a private key.
+    // OperatorOptions of the whole, not of data: the refusal of a text repeats it, and with it a private key.
     validation = Rule::new("!has(self.data) || !self.data.contains('PRIVATE KEY')")
         .message("this is a private key; put the public key here and treat the private key as leaked")
         .field_path(".data"),

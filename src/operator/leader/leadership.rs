@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::lease::View;
 use super::{Attempt, LeaderElection, RequestError};
-use crate::pipeline::failure::chain;
+use crate::pipeline::reason::chain;
 
 /// Why leadership ended. The process must stop all work and exit.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -88,8 +88,8 @@ impl Leadership {
 
     /// A handle for those who write, to ask right before a write whether they still may.
     #[must_use]
-    pub fn tenure(&self) -> Tenure {
-        Tenure(self.state.clone())
+    pub fn tenure(&self) -> LeaderHandle {
+        LeaderHandle(self.state.clone())
     }
 
     /// Gives the Lease up, so that another replica leads within a retry period. Call it after all work has stopped.
@@ -108,9 +108,9 @@ impl Leadership {
 
 /// Whether this process may still write.
 #[derive(Debug, Clone)]
-pub struct Tenure(watch::Receiver<State>);
+pub struct LeaderHandle(watch::Receiver<State>);
 
-impl Tenure {
+impl LeaderHandle {
     /// True while the last renewal is younger than the renew deadline, by the clock of this very moment: a process that
     /// was stopped for longer than its Lease gets `false` on its first question, before any task has noticed the loss.
     #[must_use]

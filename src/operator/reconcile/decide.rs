@@ -11,7 +11,7 @@ use crate::operator::api::condition::READY;
 use crate::operator::api::status::PolicyImageStatus;
 use crate::operator::api::{BUNDLE_DIGEST_ANNOTATION, FIELD_MANAGER, MANAGED_BY_LABEL, SOURCE_ANNOTATION};
 
-/// What is left to do after the revision is known and proved.
+/// What is left to do after the revision is known and verified_plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Work {
     /// The target holds what the plan asks for, and status says so.
@@ -38,7 +38,7 @@ pub fn decide(
         let config_map = &status.delivery.as_ref()?.config_map;
         let ready = status.conditions.iter().find(|condition| condition.type_ == READY)?;
         let content = existing.content?;
-        let proved = status
+        let verified_plan = status
             .verification
             .as_ref()
             .map(|verification| verification.trust_digest.clone());
@@ -46,8 +46,8 @@ pub fn decide(
         Some(
             ready.status == "True"
                 && status.observed_generation == generation
-                && source.digest == revision.digest.to_string()
-                && proved == verified.proof().trust_digest().map(Digest::to_string)
+                && source.digest == revision.digest().to_string()
+                && verified_plan == verified.verification().trust_digest().map(Digest::to_string)
                 && bundle.digest == content.to_string()
                 && (&config_map.name, &config_map.key) == (&plan.target.name, &plan.target.key)
                 && holds(&existing.labels, &labels(&plan.target))
@@ -78,10 +78,7 @@ pub fn labels(target: &Target) -> BTreeMap<String, String> {
 pub fn annotations(target: &Target, revision: &Revision, bundle: &Digest) -> BTreeMap<String, String> {
     let mut annotations = target.annotations.clone();
     annotations.insert(BUNDLE_DIGEST_ANNOTATION.to_owned(), bundle.to_string());
-    annotations.insert(
-        SOURCE_ANNOTATION.to_owned(),
-        format!("{}@{}", revision.repository, revision.digest),
-    );
+    annotations.insert(SOURCE_ANNOTATION.to_owned(), revision.to_string());
     annotations
 }
 

@@ -12,14 +12,14 @@ use kube::{Api, Client};
 use serde_json::{Value, json};
 
 use super::decide::{annotations, labels};
-use super::observe::{Existing, Observed, is_owned};
+use super::observe::{LiveConfigMap, Observed, is_owned};
 use super::validate::Target;
 use crate::domain::bundle::{Bundle, BundleError};
 use crate::domain::revision::Revision;
 use crate::domain::trust::Verified;
 use crate::operator::api::FIELD_MANAGER;
 use crate::operator::kube_error::KubeError;
-use crate::pipeline::failure::{Classify, Disposition, Reason};
+use crate::pipeline::reason::{Classify, Disposition, Reason};
 
 /// Most bytes that Kubernetes keeps in one ConfigMap. Names and annotations are counted too, so that the API server never
 /// has to refuse.
@@ -43,7 +43,7 @@ pub enum DeliverError {
     ChangeImmutable(String),
     /// Somebody created the ConfigMap at the same moment.
     #[error("ConfigMap '{0}' was created by somebody else just now; what we added to it was taken back")]
-    LoseRace(String),
+    Conflict(String),
     /// The bytes could not be read back.
     #[error(transparent)]
     ReadBundle(BundleError),
@@ -57,7 +57,7 @@ impl Classify for DeliverError {
         match self {
             Self::FitConfigMap { .. } => Reason::TooLarge,
             Self::ChangeImmutable(_) => Reason::Immutable,
-            Self::LoseRace(_) => Reason::NotOwned,
+            Self::Conflict(_) => Reason::NotOwned,
             Self::ReadBundle(error) => error.reason(),
             Self::Write(error) => error.reason(),
         }
@@ -66,7 +66,7 @@ impl Classify for DeliverError {
     fn disposition(&self) -> Disposition {
         match self {
             Self::FitConfigMap { .. } | Self::ChangeImmutable(_) => Disposition::Stalled,
-            Self::LoseRace(_) => Disposition::Retry,
+            Self::Conflict(_) => Disposition::Retry,
             Self::ReadBundle(error) => error.disposition(),
             Self::Write(error) => error.disposition(),
         }
@@ -116,7 +116,7 @@ pub fn config_map(target: &Target, revision: &Revision, bundle: &Verified<Bundle
 /// Applies the ConfigMap, and answers what is there afterwards.
 ///
 /// One that exists is changed only in the very version that was seen to be ours. One that was absent is created without
-/// force; if somebody else created it in between, all that we added is taken back. ConfigMaps of `formers`, where the
+/// force; if somebody else created it in between, all that we added is taken back. ConfigMaps of `previous_config_maps`, where the
 /// bundle was before the spec changed, are removed afterwards.
 ///
 /// # Errors
@@ -127,8 +127,8 @@ pub async fn deliver(
     revision: &Revision,
     bundle: &Verified<Bundle>,
     observed: &Observed,
-    formers: &[String],
-) -> Result<Existing, DeliverError> {
+    previous_config_maps: &[String],
+) -> Result<LiveConfigMap, DeliverError> {
     let mut object = config_map(target, revision, bundle)?;
     let mut parameters = PatchParams::apply(FIELD_MANAGER);
     if let Observed::Ours(existing) = observed {
@@ -137,17 +137,17 @@ pub async fn deliver(
         }
         parameters = parameters.force();
         object["metadata"]["uid"] = Value::from(existing.uid.clone());
-        object["metadata"]["resourceVersion"] = Value::from(remove_beside(client, target, existing).await?);
+        object["metadata"]["resourceVersion"] = Value::from(prune_foreign_keys(client, target, existing).await?);
     }
     let applied = apply(client, target, &parameters, &object).await?;
     if *observed == Observed::Absent && !only_ours(&applied) {
-        take_back(client, target, &parameters, applied.uid.as_deref()).await?;
-        return Err(DeliverError::LoseRace(target.name.clone()));
+        release_fields(client, target, &parameters, applied.uid.as_deref()).await?;
+        return Err(DeliverError::Conflict(target.name.clone()));
     }
-    for former in formers.iter().filter(|former| **former != target.name) {
-        remove_former(client, target, former).await?;
+    for previous in previous_config_maps.iter().filter(|previous| **previous != target.name) {
+        prune_previous(client, target, previous).await?;
     }
-    Ok(Existing {
+    Ok(LiveConfigMap {
         uid: applied.uid.clone().unwrap_or_default(),
         resource_version: applied.resource_version.clone().unwrap_or_default(),
         content: Some(bundle.value().facts().digest),
@@ -160,7 +160,11 @@ pub async fn deliver(
 
 /// Removes what others put beside our key, which OPA would read too and server-side apply leaves alone; answers the
 /// resource version afterwards.
-async fn remove_beside(client: &Client, target: &Target, existing: &Existing) -> Result<String, DeliverError> {
+async fn prune_foreign_keys(
+    client: &Client,
+    target: &Target,
+    existing: &LiveConfigMap,
+) -> Result<String, DeliverError> {
     let Some(removal) = &existing.removal else {
         return Ok(existing.resource_version.clone());
     };
@@ -206,7 +210,7 @@ fn only_ours(applied: &ObjectMeta) -> bool {
 
 /// Applies a configuration without any field, which removes all that we own and nothing else. With the UID, because
 /// applied to what has been deleted meanwhile it would create a ConfigMap that nobody owns, and that is in our way.
-async fn take_back(
+async fn release_fields(
     client: &Client,
     target: &Target,
     parameters: &PatchParams,
@@ -218,10 +222,10 @@ async fn take_back(
 }
 
 /// Deletes the ConfigMap that was delivered under another name before the spec changed, if it is still ours.
-async fn remove_former(client: &Client, target: &Target, former: &str) -> Result<(), DeliverError> {
+async fn prune_previous(client: &Client, target: &Target, previous: &str) -> Result<(), DeliverError> {
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), &target.namespace);
-    let failed = |error| DeliverError::Write(KubeError::new(format!("remove ConfigMap '{former}'"), error));
-    let Some(found) = api.get_metadata_opt(former).await.map_err(failed)? else {
+    let failed = |error| DeliverError::Write(KubeError::new(format!("remove ConfigMap '{previous}'"), error));
+    let Some(found) = api.get_metadata_opt(previous).await.map_err(failed)? else {
         return Ok(());
     };
     if !is_owned(&found.metadata, &target.owner.uid) {
@@ -235,7 +239,7 @@ async fn remove_former(client: &Client, target: &Target, former: &str) -> Result
         preconditions: Some(preconditions),
         ..DeleteParams::default()
     };
-    match api.delete(former, &parameters).await {
+    match api.delete(previous, &parameters).await {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
         Err(error) => Err(failed(error)),

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret, ServiceAccount};
 
 use crate::operator::api::grammar::is_object_name;
 use crate::operator::api::spec::{AuthorityCertificates, KeyReference, KeySource, PolicyImageSpec};
-use crate::pipeline::failure::{Classify, Disposition, Reason};
+use crate::pipeline::reason::{Classify, Disposition, Reason};
 
 /// Most bytes that are read from one key.
 pub const MAX_VALUE_BYTES: usize = 1 << 20;

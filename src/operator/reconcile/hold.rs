@@ -4,9 +4,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
 
 use super::deliver;
-use super::memory::{Delivered, Recollection};
+use super::memory::{AppliedConfigMap, ObjectState};
 use super::observe::{self, Observed};
-use super::outcome::{Proved, StepError};
+use super::outcome::{StepError, VerifiedPlan};
 use super::validate::{self, Target};
 use crate::domain::bundle::Bundle;
 use crate::domain::revision::Revision;
@@ -29,10 +29,10 @@ pub struct LastGood {
 impl LastGood {
     /// What a run has just delivered.
     #[must_use]
-    pub fn of(proved: &Proved, acquired: &Acquired) -> Self {
+    pub fn of(verified_plan: &VerifiedPlan, acquired: &Acquired) -> Self {
         Self {
-            target: proved.plan.target.clone(),
-            revision: proved.revision.clone(),
+            target: verified_plan.plan.target.clone(),
+            revision: verified_plan.revision.clone(),
             bundle: acquired.bundle.clone(),
         }
     }
@@ -47,7 +47,7 @@ pub async fn hold(
     client: &Client,
     object: &PolicyImage,
     error: &StepError,
-    recollection: &mut Recollection,
+    state: &mut ObjectState,
     watched: Option<&ObjectMeta>,
 ) -> bool {
     let Some((status, target)) = object
@@ -57,7 +57,7 @@ pub async fn hold(
     else {
         return true;
     };
-    let observed = match observe::observe(client, &target, recollection.delivered.as_ref(), watched).await {
+    let observed = match observe::observe(client, &target, state.delivered.as_ref(), watched).await {
         Ok(observed) => observed,
         // It is somebody else's by now, or nobody can tell: the next run looks again.
         Err(observe::ObserveError::Read(_)) => return true,
@@ -67,10 +67,10 @@ pub async fn hold(
     if let Observed::Ours(existing) = &observed
         && existing.content.map(|content| content.to_string()) == wanted
     {
-        recollection.delivered = Some(Delivered::at(&target, existing.clone()));
+        state.delivered = Some(AppliedConfigMap::at(&target, existing.clone()));
         return true;
     }
-    let Some(last) = recollection
+    let Some(last) = state
         .last_good
         .clone()
         .filter(|last| !error.refuses(&last.revision) && last.target.name == target.name)
@@ -80,7 +80,7 @@ pub async fn hold(
     match deliver::deliver(client, &last.target, &last.revision, &last.bundle, &observed, &[]).await {
         Ok(existing) => {
             tracing::info!(name = last.target.name, "restored the last good bundle");
-            recollection.delivered = Some(Delivered::at(&last.target, existing));
+            state.delivered = Some(AppliedConfigMap::at(&last.target, existing));
             true
         }
         Err(error) => {

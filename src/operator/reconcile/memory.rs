@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::hold::LastGood;
-use super::observe::Existing;
+use super::observe::LiveConfigMap;
 use super::validate::Target;
 use crate::domain::trust::TrustPolicy;
 use crate::operator::api::status::PolicyImageStatus;
 
 /// The memory of one object.
 #[derive(Debug, Clone, Default)]
-pub struct Recollection {
+pub struct ObjectState {
     /// The UID that the rest is about.
     pub uid: String,
     /// Failed runs since the last good one.
@@ -22,7 +22,7 @@ pub struct Recollection {
     /// The next run must not use an answer about the tag that is older than this.
     pub recheck: Option<Instant>,
     /// What was delivered last.
-    pub delivered: Option<Delivered>,
+    pub delivered: Option<AppliedConfigMap>,
     /// What was delivered last, to be delivered again where somebody removes it.
     pub last_good: Option<LastGood>,
     /// What the last run answered, and when the next is due.
@@ -38,10 +38,10 @@ pub struct Request {
     pub requested_at: Option<String>,
 }
 
-impl Recollection {
+impl ObjectState {
     /// Where the bundle may be: by status, and where this process put it last, if status could not be written since.
     #[must_use]
-    pub fn formers(&self, status: Option<&PolicyImageStatus>) -> Vec<String> {
+    pub fn previous_config_maps(&self, status: Option<&PolicyImageStatus>) -> Vec<String> {
         let told = status.and_then(|status| status.delivery.as_ref());
         let told = told.map(|delivery| delivery.config_map.name.clone());
         told.into_iter()
@@ -56,7 +56,7 @@ impl Recollection {
         let admitted = |last: &LastGood| {
             trust
                 .digest()
-                .is_none_or(|now| last.bundle.proof().trust_digest() == Some(now))
+                .is_none_or(|now| last.bundle.verification().trust_digest() == Some(now))
         };
         self.last_good = self.last_good.take().filter(admitted);
     }
@@ -85,19 +85,19 @@ impl Recollection {
 
 /// A ConfigMap as we left it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Delivered {
+pub struct AppliedConfigMap {
     /// Its name.
     pub name: String,
     /// The key we wrote.
     pub key: String,
     /// What it was like.
-    pub existing: Existing,
+    pub existing: LiveConfigMap,
 }
 
-impl Delivered {
+impl AppliedConfigMap {
     /// What was just left at `target`.
     #[must_use]
-    pub fn at(target: &Target, existing: Existing) -> Self {
+    pub fn at(target: &Target, existing: LiveConfigMap) -> Self {
         Self {
             name: target.name.clone(),
             key: target.key.clone(),
@@ -116,26 +116,26 @@ impl Delivered {
 
 /// The memories of all objects, by namespace and name.
 #[derive(Debug, Default)]
-pub struct Memory(Mutex<HashMap<(String, String), Recollection>>);
+pub struct StateCache(Mutex<HashMap<(String, String), ObjectState>>);
 
-impl Memory {
+impl StateCache {
     /// What is remembered of an object; nothing if the name now belongs to another UID.
     #[must_use]
-    pub fn recall(&self, namespace: &str, name: &str, uid: &str) -> Recollection {
+    pub fn get(&self, namespace: &str, name: &str, uid: &str) -> ObjectState {
         let found = self
             .lock()
             .get(&key(namespace, name))
-            .filter(|recollection| recollection.uid == uid)
+            .filter(|state| state.uid == uid)
             .cloned();
-        found.unwrap_or_else(|| Recollection {
+        found.unwrap_or_else(|| ObjectState {
             uid: uid.to_owned(),
-            ..Recollection::default()
+            ..ObjectState::default()
         })
     }
 
     /// Remembers.
-    pub fn keep(&self, namespace: &str, name: &str, recollection: Recollection) {
-        self.lock().insert(key(namespace, name), recollection);
+    pub fn keep(&self, namespace: &str, name: &str, state: ObjectState) {
+        self.lock().insert(key(namespace, name), state);
     }
 
     /// Forgets an object that was deleted, unless its name has been taken over by another since.
@@ -143,7 +143,7 @@ impl Memory {
         let mut memories = self.lock();
         if memories
             .get(&key(namespace, name))
-            .is_some_and(|recollection| recollection.uid == uid)
+            .is_some_and(|state| state.uid == uid)
         {
             memories.remove(&key(namespace, name));
         }
@@ -155,14 +155,14 @@ impl Memory {
         let memories = self.lock();
         let delivered = memories
             .get(&key(namespace, name))
-            .and_then(|recollection| recollection.delivered.as_ref());
+            .and_then(|state| state.delivered.as_ref());
         delivered.is_some_and(|delivered| {
             Some(&delivered.name) == config_map.name.as_ref()
                 && config_map.resource_version.as_ref() == Some(&delivered.existing.resource_version)
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<(String, String), Recollection>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<(String, String), ObjectState>> {
         // A panic elsewhere leaves a map that is still whole: each change is one insert or remove.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

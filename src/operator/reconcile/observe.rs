@@ -7,12 +7,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Api, Client};
 use serde_json::{Map, Value, json};
 
-use super::memory::Delivered;
+use super::memory::AppliedConfigMap;
 use super::validate::Target;
 use crate::domain::digest::Digest;
 use crate::operator::api::GROUP;
 use crate::operator::kube_error::KubeError;
-use crate::pipeline::failure::{Classify, Disposition, Reason};
+use crate::pipeline::reason::{Classify, Disposition, Reason};
 
 /// How soon a ConfigMap of a deleted namesake is looked at again: garbage collection is on its way.
 const NAMESAKE_RETRY: std::time::Duration = std::time::Duration::from_secs(5);
@@ -23,13 +23,13 @@ pub enum Observed {
     /// There is no such ConfigMap.
     Absent,
     /// It is ours.
-    Ours(Existing),
+    Ours(LiveConfigMap),
 }
 
 impl Observed {
     /// Our ConfigMap, if there is one.
     #[must_use]
-    pub fn into_existing(self) -> Option<Existing> {
+    pub fn into_existing(self) -> Option<LiveConfigMap> {
         match self {
             Self::Absent => None,
             Self::Ours(existing) => Some(existing),
@@ -39,7 +39,7 @@ impl Observed {
 
 /// Our ConfigMap as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Existing {
+pub struct LiveConfigMap {
     /// Its UID.
     pub uid: String,
     /// Its resource version.
@@ -104,7 +104,7 @@ impl Classify for ObserveError {
 pub async fn observe(
     client: &Client,
     target: &Target,
-    delivered: Option<&Delivered>,
+    delivered: Option<&AppliedConfigMap>,
     watched: Option<&ObjectMeta>,
 ) -> Result<Observed, ObserveError> {
     if let (Some(delivered), Some(watched)) = (delivered, watched)
@@ -121,7 +121,7 @@ pub async fn observe(
     })
 }
 
-fn existing(config_map: ConfigMap, target: &Target) -> Result<Existing, ObserveError> {
+fn existing(config_map: ConfigMap, target: &Target) -> Result<LiveConfigMap, ObserveError> {
     let metadata = config_map.metadata;
     if !is_owned(&metadata, &target.owner.uid) {
         let name = target.name.clone();
@@ -136,7 +136,7 @@ fn existing(config_map: ConfigMap, target: &Target) -> Result<Existing, ObserveE
     let beside = binary_data.keys().filter(|key| **key != target.key);
     let beside: Map<String, Value> = beside.map(|key| (key.clone(), Value::Null)).collect();
     let intact = beside.is_empty() && config_map.data.unwrap_or_default().is_empty();
-    Ok(Existing {
+    Ok(LiveConfigMap {
         uid: metadata.uid.clone().unwrap_or_default(),
         resource_version: metadata.resource_version.clone().unwrap_or_default(),
         content: content.filter(|_| intact),

@@ -1,6 +1,5 @@
 //! How a run ended.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,18 +7,17 @@ use super::deliver::DeliverError;
 use super::dereference::DereferenceError;
 use super::observe::ObserveError;
 use super::validate::{Plan, ValidateError};
-use crate::domain::bundle::BundleFacts;
 use crate::domain::revision::Revision;
-use crate::domain::source::Selection;
-use crate::domain::trust::{Proof, TrustError, Verified};
-use crate::pipeline::acquire::AcquireError;
-use crate::pipeline::failure::{Classify, Disposition, Reason};
+use crate::domain::source::{Selection, Source};
+use crate::domain::trust::{TrustError, Verification, Verified};
+use crate::pipeline::acquire::{AcquireError, BundleSummary};
+use crate::pipeline::reason::{Classify, Disposition, Reason};
 use crate::pipeline::resolve::ResolveError;
 use crate::pipeline::verify::VerifyError;
 
 /// What steps 1 to 4 found out.
 #[derive(Debug)]
-pub struct Proved {
+pub struct VerifiedPlan {
     /// What the run sets out to do.
     pub plan: Plan,
     /// What the source resolved to.
@@ -41,9 +39,6 @@ pub enum Outcome {
     Failure(Failure),
 }
 
-/// A bundle that was delivered just now, and what its image says about it.
-pub type News = (Arc<BundleFacts>, Arc<BTreeMap<String, String>>);
-
 /// What a good run has to report.
 #[derive(Debug)]
 pub struct Success {
@@ -52,28 +47,29 @@ pub struct Success {
     /// The tag that a version range chose.
     pub semver_tag: Option<String>,
     /// Why it may be delivered.
-    pub proof: Proof,
+    pub verification: Verification,
     /// The ConfigMap and its key.
     pub target: (String, String),
     /// The new bundle and its image's annotations; none where what is delivered has not changed.
-    pub bundle: Option<News>,
+    pub bundle: Option<BundleSummary>,
 }
 
 impl Success {
     /// The report of a run that proved `proved`, and delivered `bundle` unless it was there already.
     #[must_use]
-    pub fn new(proved: &Proved, bundle: Option<News>) -> Self {
-        let Proved {
+    pub fn new(verified_plan: &VerifiedPlan, bundle: Option<BundleSummary>) -> Self {
+        let VerifiedPlan {
             plan,
             revision,
             verified,
             ..
-        } = proved;
-        let by_range = matches!(plan.source.selection(), Selection::Range(_));
+        } = verified_plan;
+        let (Source::Image(source), Revision::Image(image)) = (&plan.source, revision);
+        let by_range = matches!(source.selection(), Selection::Range(_));
         Self {
             revision: revision.clone(),
-            semver_tag: revision.tag.as_ref().filter(|_| by_range).map(ToString::to_string),
-            proof: verified.proof().clone(),
+            semver_tag: image.tag.as_ref().filter(|_| by_range).map(ToString::to_string),
+            verification: verified.verification().clone(),
             target: (plan.target.name.clone(), plan.target.key.clone()),
             bundle,
         }
@@ -85,8 +81,8 @@ impl Success {
 pub struct Failure {
     /// What went wrong.
     pub error: Box<StepError>,
-    /// The proof, where the run got as far as one.
-    pub proof: Option<Proof>,
+    /// The verification, where the run got as far as one.
+    pub verification: Option<Verification>,
     /// Whether the ConfigMap does not hold the last good bundle any more.
     pub lost: bool,
 }
@@ -94,10 +90,10 @@ pub struct Failure {
 impl Failure {
     /// A failure after the proof was found.
     #[must_use]
-    pub fn after(proof: &Proof, error: StepError) -> Self {
+    pub fn after(verification: &Verification, error: StepError) -> Self {
         Self {
             error: Box::new(error),
-            proof: Some(proof.clone()),
+            verification: Some(verification.clone()),
             lost: false,
         }
     }
@@ -107,7 +103,7 @@ impl From<StepError> for Failure {
     fn from(error: StepError) -> Self {
         Self {
             error: Box::new(error),
-            proof: None,
+            verification: None,
             lost: false,
         }
     }
@@ -139,10 +135,10 @@ pub enum StepError {
     Deliver(#[from] DeliverError),
     /// The deadline passed.
     #[error("the run did not end within {}s; if the registry is slow, raise 'spec.timeout'", .0.as_secs())]
-    PassDeadline(Duration),
+    DeadlineExceeded(Duration),
     /// Another replica may lead by now, so nothing more is written.
     #[error("this replica does not lead any more")]
-    LoseLeadership,
+    LeadershipLost,
     /// A fault of this program.
     #[error("the operator failed in a way that it should not have; please report it with the operator's log")]
     Panic,
@@ -158,7 +154,7 @@ impl StepError {
         else {
             return false;
         };
-        *subject == format!("{}@{}", revision.repository, revision.digest)
+        *subject == revision.to_string()
     }
 }
 
@@ -172,8 +168,8 @@ impl Classify for StepError {
             Self::Observe(error) => error.reason(),
             Self::Acquire(error) => error.reason(),
             Self::Deliver(error) => error.reason(),
-            Self::PassDeadline(_) => Reason::DeadlineExceeded,
-            Self::LoseLeadership | Self::Panic => Reason::Internal,
+            Self::DeadlineExceeded(_) => Reason::DeadlineExceeded,
+            Self::LeadershipLost | Self::Panic => Reason::Internal,
         }
     }
 
@@ -186,7 +182,7 @@ impl Classify for StepError {
             Self::Observe(error) => error.disposition(),
             Self::Acquire(error) => error.disposition(),
             Self::Deliver(error) => error.disposition(),
-            Self::PassDeadline(_) | Self::LoseLeadership | Self::Panic => Disposition::Retry,
+            Self::DeadlineExceeded(_) | Self::LeadershipLost | Self::Panic => Disposition::Retry,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::outcome::Outcome;
 use super::status;
 use crate::operator::api::PolicyImage;
-use crate::pipeline::failure::{Classify, Disposition};
+use crate::pipeline::reason::{Classify, Disposition};
 
 /// The first delay after a failure.
 pub const FIRST_RETRY: Duration = Duration::from_secs(1);

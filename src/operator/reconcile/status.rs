@@ -6,14 +6,16 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 
 use super::outcome::{Failure, Outcome, StepError, Success};
-use crate::domain::trust::Proof;
+use crate::domain::revision::Revision;
+use crate::domain::trust::Verification;
 use crate::operator::api::REQUESTED_AT_ANNOTATIONS;
 use crate::operator::api::condition::{DELIVERED, READY, RECONCILING, STALLED, VERIFIED};
 use crate::operator::api::spec::PolicyImage;
 use crate::operator::api::status::{
     BundleStatus, ConfigMapStatus, DeliveryStatus, PolicyImageStatus, SourceStatus, VerificationStatus,
 };
-use crate::pipeline::failure::{Classify, Disposition, Reason, chain};
+use crate::pipeline::acquire::BundleSummary;
+use crate::pipeline::reason::{Classify, Disposition, Reason, chain};
 
 /// Most characters of a condition's message; an event's note holds 1024 bytes.
 const MESSAGE_LIMIT: usize = 900;
@@ -68,12 +70,13 @@ fn suspended(conditions: &mut Conditions<'_>, status: &PolicyImageStatus) {
 
 fn succeeded(conditions: &mut Conditions<'_>, status: &mut PolicyImageStatus, success: &Success) {
     let revision = &success.revision;
-    let reference = match &revision.tag {
-        Some(tag) => format!("{}:{tag}", revision.repository),
-        None => revision.repository.to_string(),
+    let Revision::Image(image) = revision;
+    let reference = match &image.tag {
+        Some(tag) => format!("{}:{tag}", image.repository),
+        None => image.repository.to_string(),
     };
     let (name, key) = &success.target;
-    if let Some((facts, annotations)) = &success.bundle {
+    if let Some(BundleSummary { facts, annotations }) = &success.bundle {
         status.bundle = Some(BundleStatus {
             digest: facts.digest.to_string(),
             size: i64::try_from(facts.size).unwrap_or(i64::MAX),
@@ -83,11 +86,11 @@ fn succeeded(conditions: &mut Conditions<'_>, status: &mut PolicyImageStatus, su
             annotations: shown(annotations),
         });
     }
-    let ready = format!("delivered {} to ConfigMap '{name}'", revision.digest.short());
+    let ready = format!("delivered {} to ConfigMap '{name}'", revision.digest().short());
     status.source = Some(SourceStatus {
         reference,
-        digest: revision.digest.to_string(),
-        short_digest: revision.digest.short(),
+        digest: revision.digest().to_string(),
+        short_digest: revision.digest().short(),
         semver_tag: success.semver_tag.clone(),
     });
     status.delivery = Some(DeliveryStatus {
@@ -96,9 +99,9 @@ fn succeeded(conditions: &mut Conditions<'_>, status: &mut PolicyImageStatus, su
             key: key.clone(),
         },
     });
-    status.verification = match &success.proof {
-        Proof::NotConfigured => None,
-        Proof::Signed {
+    status.verification = match &success.verification {
+        Verification::NotConfigured => None,
+        Verification::Signed {
             authorities,
             trust_digest,
         } => Some(VerificationStatus {
@@ -107,7 +110,7 @@ fn succeeded(conditions: &mut Conditions<'_>, status: &mut PolicyImageStatus, su
         }),
     };
     conditions.set(READY, "True", Reason::Succeeded, &ready);
-    conditions.proved(&success.proof);
+    conditions.verified(&success.verification);
     conditions.delivered(status);
 }
 
@@ -123,8 +126,8 @@ fn failed(conditions: &mut Conditions<'_>, status: &PolicyImageStatus, failure: 
     };
     let message = format!("{}{serving}", shorten(&error, MESSAGE_LIMIT - 200));
     conditions.set(READY, "False", reason, &message);
-    match (&*failure.error, &failure.proof) {
-        (_, Some(proof)) => conditions.proved(proof),
+    match (&*failure.error, &failure.verification) {
+        (_, Some(verification)) => conditions.verified(verification),
         (StepError::Verify(_), None) if matches!(reason, Reason::Unsigned | Reason::SignatureMismatch) => {
             conditions.set(VERIFIED, "False", reason, &error);
         }
@@ -207,13 +210,13 @@ impl Conditions<'_> {
         });
     }
 
-    fn proved(&mut self, proof: &Proof) {
-        match proof {
-            Proof::NotConfigured => {
+    fn verified(&mut self, verification: &Verification) {
+        match verification {
+            Verification::NotConfigured => {
                 let message = "spec.verify is not set, so anyone who can push to the repository decides what runs";
                 self.set(VERIFIED, "False", Reason::NotConfigured, message);
             }
-            Proof::Signed { authorities, .. } => {
+            Verification::Signed { authorities, .. } => {
                 let names = authorities
                     .iter()
                     .map(|name| format!("'{name}'"))

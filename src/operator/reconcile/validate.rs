@@ -7,12 +7,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::dereference::References;
-use crate::domain::access::{Access, ClientCertificate, Keyring, KeyringError, Secret};
+use crate::domain::access::{ClientCertificate, Keyring, KeyringError, RegistryAccess, Secret, TransportSettings};
 use crate::domain::reference::{ImageReference, ReferenceError};
-use crate::domain::source::{Source, SourceError};
+use crate::domain::source::{ImageSource, Source, SourceError};
 use crate::domain::trust::{Authority, PublicKey, PublicKeyError, TrustPolicy, TrustPolicyError};
 use crate::operator::api::spec::{ConfigMapDelivery, PolicyImage, PolicyImageSpec, Verify};
-use crate::pipeline::failure::{Classify, Disposition, Reason};
+use crate::pipeline::reason::{Classify, Disposition, Reason};
 pub use duration::{DEFAULT_TIMEOUT, interval, timeout};
 
 /// Namespaces in which nothing is delivered: what runs there runs the cluster.
@@ -23,8 +23,6 @@ const SYSTEM_NAMESPACES: [&str; 3] = ["kube-system", "kube-public", "kube-node-l
 pub struct Plan {
     /// What to follow.
     pub source: Source,
-    /// How to reach it.
-    pub access: Access,
     /// What must be proved.
     pub trust: TrustPolicy,
     /// Where the bundle goes.
@@ -61,7 +59,7 @@ pub struct Owner {
 
 /// What the operator's administrator decided for all objects.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Rules {
+pub struct OperatorOptions {
     /// Objects without `spec.verify` are refused.
     pub require_verification: bool,
 }
@@ -98,7 +96,7 @@ pub enum ValidateError {
     CombineInsecure,
     /// A field is not what the schema allows, and no API server has said so.
     #[error("{field} {fault}")]
-    BreakSchema {
+    SchemaViolation {
         /// The field.
         field: &'static str,
         /// What is wrong, and what is right.
@@ -146,7 +144,7 @@ impl Classify for ValidateError {
             | Self::ParseDuration { .. }
             | Self::CompareTimeout
             | Self::CombineInsecure
-            | Self::BreakSchema { .. }
+            | Self::SchemaViolation { .. }
             | Self::CombineAuthorities(_) => Reason::InvalidSpec,
         }
     }
@@ -160,7 +158,7 @@ impl Classify for ValidateError {
 ///
 /// # Errors
 /// [`ValidateError`] for the first thing that is wrong.
-pub fn validate(object: &PolicyImage, references: &References, rules: Rules) -> Result<Plan, ValidateError> {
+pub fn validate(object: &PolicyImage, references: &References, rules: OperatorOptions) -> Result<Plan, ValidateError> {
     let spec = &object.spec;
     if spec.insecure && spec.tls.is_some() {
         return Err(ValidateError::CombineInsecure);
@@ -170,15 +168,17 @@ pub fn validate(object: &PolicyImage, references: &References, rules: Rules) -> 
     let interval = interval(spec)?;
     timeout(spec)?;
     Ok(Plan {
-        source: Source::new(&image, spec.semver.as_deref()).map_err(ValidateError::ParseSource)?,
-        access: access(spec, references)?,
+        source: Source::Image(
+            ImageSource::new(&image, spec.semver.as_deref(), access(spec, references)?)
+                .map_err(ValidateError::ParseSource)?,
+        ),
         trust: trust(spec.verify.as_ref(), references, rules)?,
         target: target(object)?,
         interval,
     })
 }
 
-fn access(spec: &PolicyImageSpec, references: &References) -> Result<Access, ValidateError> {
+fn access(spec: &PolicyImageSpec, references: &References) -> Result<RegistryAccess, ValidateError> {
     let mut keyring = Keyring::default();
     for (name, json) in &references.pull_secrets {
         let read = Keyring::from_docker_config(json);
@@ -188,18 +188,24 @@ fn access(spec: &PolicyImageSpec, references: &References) -> Result<Access, Val
         })?);
     }
     let certificate = references.client_certificate.as_ref();
-    Ok(Access {
+    Ok(RegistryAccess {
         keyring,
-        authorities_pem: references.authority_certificates.clone(),
-        client_certificate: certificate.map(|(chain, key)| ClientCertificate {
-            chain_pem: chain.clone(),
-            key_pem: Secret::new(key.clone()),
-        }),
-        insecure: spec.insecure,
+        transport: TransportSettings {
+            authorities_pem: references.authority_certificates.clone(),
+            client_certificate: certificate.map(|(chain, key)| ClientCertificate {
+                chain_pem: chain.clone(),
+                key_pem: Secret::new(key.clone()),
+            }),
+            insecure: spec.insecure,
+        },
     })
 }
 
-fn trust(verify: Option<&Verify>, references: &References, rules: Rules) -> Result<TrustPolicy, ValidateError> {
+fn trust(
+    verify: Option<&Verify>,
+    references: &References,
+    rules: OperatorOptions,
+) -> Result<TrustPolicy, ValidateError> {
     let Some(verify) = verify else {
         return if rules.require_verification {
             Err(ValidateError::RequireVerification)

@@ -1,7 +1,7 @@
 use super::*;
 use crate::domain::artifact::OCI_MANIFEST;
 use crate::domain::trust::testing::{authority, bundle, legacy, revision, sign_statement, signer, statement, trusting};
-use crate::pipeline::memory::{MemoryRegistry, Method};
+use crate::pipeline::in_memory_registry::{InMemoryRegistry, Method};
 use rstest::rstest;
 use serde_json::{Value, json};
 use sigstore_verify::crypto::KeyPair;
@@ -12,15 +12,15 @@ const EMPTY_TYPE: &str = "application/vnd.oci.empty.v1+json";
 
 /// A registry and the image in it that is to be proved.
 struct Case {
-    registry: MemoryRegistry,
-    revision: Revision,
+    registry: InMemoryRegistry,
+    revision: ImageRevision,
     pair: KeyPair,
 }
 
 impl Case {
     fn new() -> Self {
         let case = Self {
-            registry: MemoryRegistry::default(),
+            registry: InMemoryRegistry::default(),
             revision: revision(b"image"),
             pair: signer(),
         };
@@ -85,11 +85,13 @@ impl Case {
             .put_tag(repository, Tag::cosign_signatures(&self.revision.digest), digest);
     }
 
-    async fn verify_by(&self, policy: &TrustPolicy) -> Result<Verified<Revision>, VerifyError> {
-        verify(&self.registry, &self.revision, policy, &Access::default()).await
+    async fn verify_by(&self, policy: &TrustPolicy) -> Result<Verified<ImageRevision>, VerifyError> {
+        let image = self.revision.to_string().parse().unwrap();
+        let source = ImageSource::new(&image, None, RegistryAccess::default()).unwrap();
+        verify(&self.registry, &source, &self.revision, policy).await
     }
 
-    async fn verify(&self) -> Result<Verified<Revision>, VerifyError> {
+    async fn verify(&self) -> Result<Verified<ImageRevision>, VerifyError> {
         self.verify_by(&trusting(&self.pair)).await
     }
 
@@ -247,8 +249,13 @@ async fn many_and_large_pieces_are_cut_off() {
     let layers: Vec<Value> = (0..10).map(|index| large(MAX_BUNDLE_BYTES - index)).collect();
     case.refer(&case.revision.digest, &[large(MAX_BUNDLE_BYTES + 1)]);
     case.refer(&case.revision.digest, &layers);
-    let found = gather(&case.registry, Stage::Bundles, &case.revision, &Access::default())
-        .await
-        .unwrap();
+    let found = gather(
+        &case.registry,
+        Stage::Bundles,
+        &case.revision,
+        &RegistryAccess::default(),
+    )
+    .await
+    .unwrap();
     assert_eq!((found.evidence.len(), case.registry.calls(Method::Blob)), (9, 8));
 }

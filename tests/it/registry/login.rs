@@ -30,7 +30,7 @@ fn token(text: &str, expires_in: u64) -> Answer {
     Answer::ok(format!(r#"{{"token":"{text}","expires_in":{expires_in}}}"#))
 }
 
-async fn ask(setup: &Setup, server: &Scripted, access: &Access) -> Result<(), RegistryError> {
+async fn ask(setup: &Setup, server: &Scripted, access: &RegistryAccess) -> Result<(), RegistryError> {
     let asked = setup
         .client
         .manifest(&repository(&server.host()), &tagged("1.0"), access)
@@ -164,7 +164,7 @@ async fn a_registry_token_is_sent_as_it_is() {
     assert!(server.asked().iter().all(|asked| asked.path != "/token"));
 }
 
-fn two_candidates(host: &str) -> Access {
+fn two_candidates(host: &str) -> RegistryAccess {
     with_auths(&format!(
         r#"{{"{host}/acme":{{"username":"old","password":"x"}},"{host}":{{"username":"acme","password":"{CANARY}"}}}}"#
     ))

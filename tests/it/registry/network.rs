@@ -7,7 +7,7 @@ use rstest::rstest;
 
 use super::*;
 
-async fn ask(setup: &Setup, host: &str, access: &Access) -> Result<(), RegistryError> {
+async fn ask(setup: &Setup, host: &str, access: &RegistryAccess) -> Result<(), RegistryError> {
     let asked = setup.client.manifest(&repository(host), &tagged("1.0"), access).await;
     asked.map(|_| ())
 }
@@ -18,10 +18,10 @@ async fn secure(authority: &Authority, script: impl Fn(&Asked) -> Answer + Send 
         .unwrap()
 }
 
-fn trusting(authority: &Authority) -> Access {
-    Access {
+fn trusting(authority: &Authority) -> RegistryAccess {
+    RegistryAccess {
         authorities_pem: Some(authority.certificate()),
-        ..Access::default()
+        ..RegistryAccess::default()
     }
 }
 
@@ -31,7 +31,7 @@ async fn a_private_authority_is_trusted_only_where_it_is_named() {
     let server = secure(&authority, |_| manifest_answer(b"{}")).await;
     let setup = setup();
     ask(&setup, &server.host(), &trusting(&authority)).await.unwrap();
-    for access in [Access::default(), trusting(&other)] {
+    for access in [RegistryAccess::default(), trusting(&other)] {
         let error = ask(&setup, &server.host(), &access).await.unwrap_err();
         assert!(matches!(error, RegistryError::Tls { .. }), "{error}");
     }
@@ -50,7 +50,9 @@ async fn insecure_means_plain_http_and_nothing_else() {
 #[tokio::test]
 async fn tls_is_not_given_up_for_a_registry_without_it() {
     let server = plain(|_| manifest_answer(b"{}")).await;
-    let error = ask(&setup(), &server.host(), &Access::default()).await.unwrap_err();
+    let error = ask(&setup(), &server.host(), &RegistryAccess::default())
+        .await
+        .unwrap_err();
     assert!(matches!(error, RegistryError::Tls { .. }), "{error}");
     assert_eq!(server.asked(), []);
 }
@@ -89,9 +91,9 @@ async fn a_certificate_must_be_for_this_host_and_this_day(#[case] name: &str, #[
     let server = Scripted::start(Transport::Tls(&certified), |_| manifest_answer(b"{}"))
         .await
         .unwrap();
-    let access = Access {
+    let access = RegistryAccess {
         authorities_pem: Some(certified.certificate.clone()),
-        ..Access::default()
+        ..RegistryAccess::default()
     };
     match ask(&setup(), &server.host(), &access).await {
         Ok(()) => assert!(good),
@@ -106,7 +108,7 @@ async fn a_registry_may_ask_for_a_client_certificate() {
     let transport = Transport::MutualTls(&certified, &authority);
     let server = Scripted::start(transport, |_| manifest_answer(b"{}")).await.unwrap();
     let client = authority.client("acme", "acme").unwrap();
-    let with_certificate = Access {
+    let with_certificate = RegistryAccess {
         client_certificate: Some(ClientCertificate {
             chain_pem: client.certificate,
             key_pem: Secret::new(client.key),
@@ -125,13 +127,13 @@ async fn a_registry_may_ask_for_a_client_certificate() {
 #[case::client_certificate(None, Some("nonsense"))]
 #[tokio::test]
 async fn unusable_certificates_are_named(#[case] authorities: Option<&str>, #[case] client: Option<&str>) {
-    let access = Access {
+    let access = RegistryAccess {
         authorities_pem: authorities.map(str::to_owned),
         client_certificate: client.map(|text| ClientCertificate {
             chain_pem: text.to_owned(),
             key_pem: Secret::new(CANARY),
         }),
-        ..Access::default()
+        ..RegistryAccess::default()
     };
     let error = ask(&setup(), "127.0.0.1:1", &access).await.unwrap_err();
     assert!(
@@ -150,7 +152,7 @@ async fn unusable_certificates_are_named(#[case] authorities: Option<&str>, #[ca
 async fn refused_addresses_are_refused_before_a_connection(#[case] host: &str) {
     let server = plain(|_| manifest_answer(b"{}")).await;
     let host = host.replace("PORT", &server.port().to_string());
-    let network = NetworkPolicy::new(&[], false, false, vec!["10.96.0.1:443".parse().unwrap()]).unwrap();
+    let network = EgressPolicy::new(&[], false, false, vec!["10.96.0.1:443".parse().unwrap()]).unwrap();
     let error = ask(&setup_with(network), &host, &insecure()).await.unwrap_err();
     assert!(matches!(error, RegistryError::AddressRefused { .. }), "{error}");
     let constant = "leads to an address that the operator does not connect to; \
@@ -162,7 +164,7 @@ async fn refused_addresses_are_refused_before_a_connection(#[case] host: &str) {
 #[tokio::test]
 async fn registries_that_are_not_allowed_are_not_asked() {
     let server = plain(|_| manifest_answer(b"{}")).await;
-    let only = |pattern: &str| setup_with(NetworkPolicy::new(&[pattern.to_owned()], false, true, Vec::new()).unwrap());
+    let only = |pattern: &str| setup_with(EgressPolicy::new(&[pattern.to_owned()], false, true, Vec::new()).unwrap());
     let error = ask(&only("ghcr.io"), &server.host(), &insecure()).await.unwrap_err();
     assert!(matches!(error, RegistryError::NotAllowed { .. }), "{error}");
     assert_eq!(server.asked(), []);
@@ -180,7 +182,7 @@ async fn redirecting(location: String, status: u16) -> Scripted {
     .await
 }
 
-async fn blob(host: &str, access: &Access) -> Result<Vec<u8>, RegistryError> {
+async fn blob(host: &str, access: &RegistryAccess) -> Result<Vec<u8>, RegistryError> {
     let setup = setup();
     let content = setup.client.blob(&repository(host), &layer(BYTES), access).await?;
     Ok(read(content.as_ref()))

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::*;
 
-async fn ask_everything(endpoint: &Endpoint, access: &Access) {
+async fn ask_everything(endpoint: &Endpoint, access: &RegistryAccess) {
     let bundle = Bundle::answering("yes").unwrap();
     let image = PolicyImage::new(Bundle(bundle.0.clone()));
     let pushed = image.push(endpoint, "acme/policy", "1.0").await.unwrap();
@@ -64,7 +64,7 @@ async fn distribution_with_tls_a_password_and_client_certificates_does_too() {
         ..DistributionOptions::default()
     };
     let registry = Distribution::start(options).await.unwrap();
-    let access = Access {
+    let access = RegistryAccess {
         authorities_pem: Some(authority.certificate()),
         insecure: false,
         ..with_password(registry.host())

@@ -1,16 +1,16 @@
 #![expect(clippy::disallowed_methods, reason = "tests read and write their own files")]
 
 use super::*;
-use crate::domain::access::Access;
+use crate::domain::access::RegistryAccess;
 use crate::domain::reference::ImageReference;
 use std::io::{Read as _, Write as _};
 
-fn scope(image: &str) -> Scope {
+fn scope(image: &str) -> AccessKey {
     let reference: ImageReference = image.parse().unwrap();
-    Access::default().scope(reference.repository())
+    RegistryAccess::default().key(reference.repository())
 }
 
-fn put(store: &BlobStore, scope: &Scope, bytes: &[u8]) -> StoredBlob {
+fn put(store: &BlobStore, access_key: &AccessKey, bytes: &[u8]) -> StoredBlob {
     let mut file = store.begin().unwrap();
     file.write_all(bytes).unwrap();
     store
@@ -18,7 +18,7 @@ fn put(store: &BlobStore, scope: &Scope, bytes: &[u8]) -> StoredBlob {
         .unwrap()
 }
 
-fn has(store: &BlobStore, scope: &Scope, bytes: &[u8]) -> bool {
+fn has(store: &BlobStore, access_key: &AccessKey, bytes: &[u8]) -> bool {
     store.get(scope, &Digest::of(bytes), bytes.len() as u64).is_some()
 }
 

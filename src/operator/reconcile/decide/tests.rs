@@ -5,8 +5,8 @@ use crate::domain::trust::TrustPolicy;
 use crate::domain::trust::testing::{legacy, revision, signer, trusting};
 use crate::operator::api::spec::PolicyImage;
 use crate::operator::reconcile::dereference::References;
-use crate::operator::reconcile::observe::Existing;
-use crate::operator::reconcile::validate::{Rules, validate};
+use crate::operator::reconcile::observe::LiveConfigMap;
+use crate::operator::reconcile::validate::{OperatorOptions, validate};
 
 /// All that is compared.
 struct Case {
@@ -29,7 +29,7 @@ impl Case {
             },
         }))
         .unwrap();
-        let plan = validate(&object, &References::default(), Rules::default()).unwrap();
+        let plan = validate(&object, &References::default(), OperatorOptions::default()).unwrap();
         let (pair, revision) = (signer(), revision(b"image"));
         let verified = trusting(&pair)
             .decide(&revision, &[legacy(&pair, &revision.digest)])
@@ -42,10 +42,10 @@ impl Case {
             }],
             "source": { "reference": "x", "digest": digest, "shortDigest": "x" },
             "bundle": { "digest": bundle.to_string(), "size": 6, "revision": "", "roots": [""] },
-            "verification": { "authorities": ["release"], "trustDigest": verified.proof().trust_digest().unwrap().to_string() },
+            "verification": { "authorities": ["release"], "trustDigest": verified.verification().trust_digest().unwrap().to_string() },
             "delivery": { "configMap": { "name": "authz-bundle", "key": "bundle.tar.gz" } },
         }));
-        let existing = Existing {
+        let existing = LiveConfigMap {
             uid: "map".into(),
             resource_version: "7".into(),
             content: Some(bundle),
@@ -77,7 +77,7 @@ impl Case {
         self.status.as_mut().unwrap()
     }
 
-    fn existing(&mut self) -> &mut Existing {
+    fn existing(&mut self) -> &mut LiveConfigMap {
         let Observed::Ours(existing) = &mut self.observed else {
             unreachable!()
         };

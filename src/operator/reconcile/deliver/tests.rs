@@ -12,7 +12,7 @@ use crate::domain::trust::TrustPolicy;
 use crate::operator::api::spec::PolicyImage;
 use crate::operator::reconcile::dereference::References;
 use crate::operator::reconcile::validate::Plan;
-use crate::operator::reconcile::validate::{Rules, validate};
+use crate::operator::reconcile::validate::{OperatorOptions, validate};
 
 fn verified(bytes: Vec<u8>) -> (Revision, Verified<Bundle>) {
     let image: ImageReference = "registry.example/acme/authz:1.0.0".parse().unwrap();
@@ -47,7 +47,7 @@ fn plan(annotation: &str) -> Plan {
         },
     }))
     .unwrap();
-    validate(&object, &References::default(), Rules::default()).unwrap()
+    validate(&object, &References::default(), OperatorOptions::default()).unwrap()
 }
 
 #[test]

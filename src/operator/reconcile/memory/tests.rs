@@ -2,8 +2,8 @@ use std::collections::BTreeMap;
 
 use super::*;
 
-fn existing() -> Existing {
-    Existing {
+fn existing() -> LiveConfigMap {
+    LiveConfigMap {
         uid: "map".into(),
         resource_version: "7".into(),
         content: None,
@@ -14,13 +14,13 @@ fn existing() -> Existing {
     }
 }
 
-fn recollection(uid: &str) -> Recollection {
-    let delivered = Delivered {
+fn state(uid: &str) -> ObjectState {
+    let delivered = AppliedConfigMap {
         name: "authz-bundle".into(),
         key: "bundle.tar.gz".into(),
         existing: existing(),
     };
-    Recollection {
+    ObjectState {
         uid: uid.into(),
         failures: 3,
         recheck: None,
@@ -41,11 +41,11 @@ fn metadata(name: &str, uid: &str, version: &str) -> ObjectMeta {
 
 #[test]
 fn an_object_is_recalled_and_its_namesakes_are_strangers() {
-    let memory = Memory::default();
-    memory.keep("acme", "authz", recollection("1"));
-    assert_eq!(memory.recall("acme", "authz", "1").failures, 3);
+    let memory = StateCache::default();
+    memory.keep("acme", "authz", state("1"));
+    assert_eq!(memory.get("acme", "authz", "1").failures, 3);
     for (namespace, name, uid) in [("acme", "authz", "2"), ("other", "authz", "1"), ("acme", "other", "1")] {
-        let recalled = memory.recall(namespace, name, uid);
+        let recalled = memory.get(namespace, name, uid);
         assert_eq!(
             (recalled.uid.as_str(), recalled.failures, recalled.delivered),
             (uid, 0, None)
@@ -55,18 +55,18 @@ fn an_object_is_recalled_and_its_namesakes_are_strangers() {
 
 #[test]
 fn forgetting_the_old_object_does_not_forget_the_new_one_of_its_name() {
-    let memory = Memory::default();
-    memory.keep("acme", "authz", recollection("2"));
+    let memory = StateCache::default();
+    memory.keep("acme", "authz", state("2"));
     memory.forget("acme", "authz", "1");
-    assert_eq!(memory.recall("acme", "authz", "2").failures, 3);
+    assert_eq!(memory.get("acme", "authz", "2").failures, 3);
     memory.forget("acme", "authz", "2");
-    assert_eq!(memory.recall("acme", "authz", "2").failures, 0);
+    assert_eq!(memory.get("acme", "authz", "2").failures, 0);
 }
 
 #[test]
 fn only_the_very_version_that_we_wrote_is_ours() {
-    let memory = Memory::default();
-    memory.keep("acme", "authz", recollection("1"));
+    let memory = StateCache::default();
+    memory.keep("acme", "authz", state("1"));
     assert!(memory.wrote("acme", "authz", &metadata("authz-bundle", "map", "7")));
     assert!(!memory.wrote("acme", "authz", &metadata("authz-bundle", "map", "8")));
     assert!(!memory.wrote("acme", "authz", &metadata("other", "map", "7")));
@@ -96,14 +96,14 @@ fn an_object_is_left_alone_until_it_is_due_or_something_changed() {
         requested_at: None,
     };
     let due = now + Duration::from_mins(5);
-    let settled = Recollection {
+    let settled = ObjectState {
         answered: Some((request.clone(), due)),
-        ..recollection("1")
+        ..state("1")
     };
     let here = target("authz-bundle", "bundle.tar.gz");
     let seen = metadata("authz-bundle", "map", "7");
-    let idle = |recollection: &Recollection, request: &Request, seen: Option<&ObjectMeta>, now| {
-        recollection.idle(request, Some(&here), seen, now).is_some()
+    let idle = |state: &ObjectState, request: &Request, seen: Option<&ObjectMeta>, now| {
+        state.idle(request, Some(&here), seen, now).is_some()
     };
     assert!(idle(&settled, &request, Some(&seen), now));
     assert!(!idle(&settled, &request, Some(&seen), due + Duration::from_millis(1)));
@@ -114,7 +114,7 @@ fn an_object_is_left_alone_until_it_is_due_or_something_changed() {
         now
     ));
     assert!(!idle(&settled, &request, None, now));
-    assert!(!idle(&recollection("1"), &request, Some(&seen), now));
+    assert!(!idle(&state("1"), &request, Some(&seen), now));
     for other in [(Some(4), None), (Some(3), Some("now".to_owned()))] {
         let other = Request {
             generation: other.0,
@@ -127,7 +127,7 @@ fn an_object_is_left_alone_until_it_is_due_or_something_changed() {
 #[test]
 fn what_was_left_counts_for_the_same_target_and_version_only() {
     let here = target("authz-bundle", "bundle.tar.gz");
-    let delivered = Delivered::at(&here, existing());
+    let delivered = AppliedConfigMap::at(&here, existing());
     let seen = metadata("authz-bundle", "map", "7");
     assert!(delivered.is(&here, &seen));
     assert!(!delivered.is(&target("other", "bundle.tar.gz"), &seen));

@@ -24,7 +24,7 @@ fn object(generation: i64) -> PolicyImage {
     .unwrap()
 }
 
-fn success(content: &str, proof: Proof) -> Outcome {
+fn success(content: &str, verification: Verification) -> Outcome {
     let image: ImageReference = "ghcr.io/acme/authz:1.0.0".parse().unwrap();
     let facts = BundleFacts {
         digest: Digest::of(content.as_bytes()),
@@ -41,14 +41,14 @@ fn success(content: &str, proof: Proof) -> Outcome {
             tag: image.tag().cloned(),
         },
         semver_tag: None,
-        proof,
+        verification,
         target: ("authz-bundle".into(), "bundle.tar.gz".into()),
         bundle: Some((Arc::new(facts), Arc::default())),
     }))
 }
 
-fn signed() -> Proof {
-    Proof::Signed {
+fn signed() -> Verification {
+    Verification::Signed {
         authorities: vec!["release".into()],
         trust_digest: Digest::of(b"trust"),
     }
@@ -114,7 +114,7 @@ fn a_first_good_run_reports_everything() {
 
 #[test]
 fn without_verification_status_says_so() {
-    let object = after(&object(1), &success("v1", Proof::NotConfigured), 100);
+    let object = after(&object(1), &success("v1", Verification::NotConfigured), 100);
     insta::assert_json_snapshot!(condition(&object, VERIFIED));
     assert_eq!(object.status.unwrap().verification, None);
 }
@@ -202,7 +202,7 @@ proptest! {
             current.metadata.generation = Some(generation);
             let outcome = match kind {
                 0 => success("v1", signed()),
-                1 => success("v2", Proof::NotConfigured),
+                1 => success("v2", Verification::NotConfigured),
                 2 => unavailable(),
                 3 => foreign(),
                 4 => too_large(),

@@ -133,6 +133,6 @@ fn hold(field: &'static str, fault: &'static str, holds: bool) -> Checked {
     if holds {
         Ok(())
     } else {
-        Err(ValidateError::BreakSchema { field, fault })
+        Err(ValidateError::SchemaViolation { field, fault })
     }
 }

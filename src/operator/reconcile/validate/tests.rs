@@ -43,7 +43,7 @@ fn good() -> (PolicyImage, References) {
 const PULL_SECRET: &str = r#"{"auths":{"registry.acme.example:5000":{"username":"acme","password":"canary"}}}"#;
 
 fn plan(object: &PolicyImage, references: &References) -> Result<Plan, ValidateError> {
-    validate(object, references, Rules::default())
+    validate(object, references, OperatorOptions::default())
 }
 
 #[test]
@@ -54,7 +54,7 @@ fn every_field_finds_its_place_in_the_plan() {
     let image: ImageReference = "registry.acme.example:5000/policies/authz".parse().unwrap();
     let expected = Plan {
         source: Source::new(&image, Some("1.x")).unwrap(),
-        access: Access {
+        access: RegistryAccess {
             keyring: Keyring::from_docker_config(PULL_SECRET.as_bytes()).unwrap(),
             authorities_pem: Some("ca".into()),
             client_certificate: Some(ClientCertificate {
@@ -102,7 +102,7 @@ fn what_is_absent_has_defaults() {
     );
     assert_eq!(
         (plan.access, plan.trust),
-        (Access::default(), TrustPolicy::NotConfigured)
+        (RegistryAccess::default(), TrustPolicy::NotConfigured)
     );
 }
 
@@ -210,7 +210,7 @@ fn config_map(object: &mut PolicyImage) -> &mut ConfigMapDelivery {
 
 #[test]
 fn an_administrator_can_require_verification() {
-    let rules = Rules {
+    let rules = OperatorOptions {
         require_verification: true,
     };
     let (mut object, references) = good();

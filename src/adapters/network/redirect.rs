@@ -4,10 +4,10 @@ use reqwest::Url;
 use reqwest::header::{HeaderMap, LOCATION};
 
 /// Most redirects followed for one request.
-pub(super) const MAX_REDIRECTS: usize = 5;
+pub(crate) const MAX_REDIRECTS: usize = 5;
 
 /// The URL that the answer of `from` leads to, or why it is not followed.
-pub(super) fn target(from: &Url, headers: &HeaderMap) -> Result<Url, &'static str> {
+pub(crate) fn target(from: &Url, headers: &HeaderMap) -> Result<Url, &'static str> {
     let location = headers.get(LOCATION).ok_or("a redirect without 'Location'")?;
     let text = location.to_str().map_err(|_| "a redirect to what is no URL")?;
     let mut to = from.join(text).map_err(|_| "a redirect to what is no URL")?;
@@ -25,7 +25,7 @@ pub(super) fn target(from: &Url, headers: &HeaderMap) -> Result<Url, &'static st
 
 /// Whether credentials for `one` are meant for `other` too. Source: OCI distribution specification, "Pulling blobs":
 /// clients must not forward `Authorization` to another host.
-pub(super) fn same_origin(one: &Url, other: &Url) -> bool {
+pub(crate) fn same_origin(one: &Url, other: &Url) -> bool {
     one.scheme() == other.scheme()
         && one.host_str() == other.host_str()
         && one.port_or_known_default() == other.port_or_known_default()

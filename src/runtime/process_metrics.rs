@@ -18,9 +18,9 @@ const TICKS_PER_SECOND: f64 = 100.0;
 
 /// Reads `/proc` at every scrape.
 #[derive(Debug)]
-pub(super) struct Process;
+pub struct ProcessMetrics;
 
-impl Collector for Process {
+impl Collector for ProcessMetrics {
     #[expect(
         clippy::disallowed_methods,
         reason = "the kernel writes these files, and they are small"

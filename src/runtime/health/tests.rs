@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::operator::listen::{bind, serve};
+use crate::runtime::listen::{bind, serve};
 
 struct Server {
     address: SocketAddr,
@@ -64,7 +64,7 @@ async fn readiness_follows_the_program_and_liveness_does_not() {
 
 #[tokio::test]
 async fn metrics_are_served_in_the_open_metrics_format() {
-    let server = start(metrics(Arc::new(Metrics::new()))).await;
+    let server = start(metrics(Arc::new(|| Ok("# EOF\n".to_owned())))).await;
     let answer = exchange(server.address, b"GET /metrics HTTP/1.1\r\nhost: prometheus\r\n\r\n").await;
     assert!(
         answer.contains("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8"),

@@ -23,7 +23,7 @@ pub fn recent() -> Instant {
 
 /// An outcome, and when the work for it began.
 #[derive(Debug)]
-pub struct Answer<T, E> {
+pub struct CachedResult<T, E> {
     /// What came of it.
     pub outcome: Result<T, Arc<E>>,
     /// When the work began: the outcome says nothing about changes after this.
@@ -31,28 +31,41 @@ pub struct Answer<T, E> {
 }
 
 /// Is told how often work was saved, for metrics.
-pub trait SharingObserver: Send + Sync {
-    /// A question was answered; `saved` where no work was done for it.
-    fn answered(&self, question: Question, saved: bool);
+pub trait CacheObserver: Send + Sync {
+    /// A cache was asked; `hit` where no work was done for the answer.
+    fn requested(&self, cache: CacheName, hit: bool);
 }
 
-/// What was asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Question {
+/// A cache, as metrics name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::VariantArray)]
+#[strum(serialize_all = "lowercase")]
+pub enum CacheName {
     /// Which digest a tag or range means.
     Resolution,
     /// Whether a digest is signed as asked.
     Verification,
     /// Which bundle a digest names.
     Bundle,
+    /// Blobs on disk.
+    Blob,
 }
 
 /// Tells nobody.
-impl SharingObserver for () {
-    fn answered(&self, _: Question, _: bool) {}
+impl CacheObserver for () {
+    fn requested(&self, _: CacheName, _: bool) {}
 }
 
-impl<T: Clone, E> Clone for Answer<T, E> {
+impl<T, E> CachedResult<T, E> {
+    /// The same with another value.
+    pub fn map<U>(self, change: impl FnOnce(T) -> U) -> CachedResult<U, E> {
+        CachedResult {
+            outcome: self.outcome.map(change),
+            started: self.started,
+        }
+    }
+}
+
+impl<T: Clone, E> Clone for CachedResult<T, E> {
     fn clone(&self) -> Self {
         Self {
             outcome: self.outcome.clone(),
@@ -63,12 +76,12 @@ impl<T: Clone, E> Clone for Answer<T, E> {
 
 /// A bounded map from questions to answers. Of those who ask the same question at the same time one works and the others
 /// wait; when that one is cancelled, another takes over.
-pub struct Shared<K, T, E> {
-    answers: Cache<K, Answer<T, E>>,
-    watched: Option<(Question, Arc<dyn SharingObserver>)>,
+pub struct SingleFlight<K, T, E> {
+    answers: Cache<K, CachedResult<T, E>>,
+    observer: Option<(CacheName, Arc<dyn CacheObserver>)>,
 }
 
-impl<K, T, E> Shared<K, T, E>
+impl<K, T, E> SingleFlight<K, T, E>
 where
     K: Hash + Eq + Send + Sync + 'static,
     T: Clone + Send + Sync + 'static,
@@ -89,7 +102,7 @@ where
     /// Keeps answers of at most `capacity` in all, as `weigh` counts the good ones.
     #[must_use]
     pub fn weighed(capacity: u64, weigh: impl Fn(&T) -> u32 + Send + Sync + 'static) -> Self {
-        let weigher = move |_: &K, answer: &Answer<T, E>| answer.outcome.as_ref().map_or(1, &weigh);
+        let weigher = move |_: &K, answer: &CachedResult<T, E>| answer.outcome.as_ref().map_or(1, &weigh);
         Self::keeping(
             Cache::builder()
                 .max_capacity(capacity)
@@ -99,19 +112,27 @@ where
         )
     }
 
-    fn keeping(answers: Cache<K, Answer<T, E>>) -> Self {
-        Self { answers, watched: None }
+    fn keeping(answers: Cache<K, CachedResult<T, E>>) -> Self {
+        Self {
+            answers,
+            observer: None,
+        }
     }
 
-    /// Tells `observer` about every answer to `question`.
+    /// Tells `observer` about every request, under `name`.
     #[must_use]
-    pub fn watched(mut self, question: Question, observer: Arc<dyn SharingObserver>) -> Self {
-        self.watched = Some((question, observer));
+    pub fn observed(mut self, name: CacheName, observer: Arc<dyn CacheObserver>) -> Self {
+        self.observer = Some((name, observer));
         self
     }
 
     /// An answer that began no earlier than `not_before`, good or bad: for what may change at any time, such as a tag.
-    pub async fn fresh(&self, key: K, not_before: Instant, work: impl Future<Output = Result<T, E>>) -> Answer<T, E> {
+    pub async fn get_since(
+        &self,
+        key: K,
+        not_before: Instant,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> CachedResult<T, E> {
         self.answer(key, work, |answer| answer.started < not_before).await
     }
 
@@ -120,14 +141,14 @@ where
     ///
     /// # Errors
     /// Whatever the work came to.
-    pub async fn settled(
+    pub async fn get_or_retry(
         &self,
         key: K,
         not_before: Instant,
         usable: impl Fn(&T) -> bool + Send + Sync,
         work: impl Future<Output = Result<T, E>>,
     ) -> Result<T, Arc<E>> {
-        let outdated = |answer: &Answer<T, E>| match &answer.outcome {
+        let outdated = |answer: &CachedResult<T, E>| match &answer.outcome {
             Ok(value) => !usable(value),
             Err(_) => answer.started < not_before,
         };
@@ -138,11 +159,11 @@ where
         &self,
         key: K,
         work: impl Future<Output = Result<T, E>>,
-        mut outdated: impl FnMut(&Answer<T, E>) -> bool + Send,
-    ) -> Answer<T, E> {
+        mut outdated: impl FnMut(&CachedResult<T, E>) -> bool + Send,
+    ) -> CachedResult<T, E> {
         let started_work = async {
             let started = Instant::now();
-            Answer {
+            CachedResult {
                 outcome: work.await.map_err(Arc::new),
                 started,
             }
@@ -152,8 +173,8 @@ where
             .entry(key)
             .or_insert_with_if(started_work, |answer| outdated(answer))
             .await;
-        if let Some((question, observer)) = &self.watched {
-            observer.answered(*question, !entry.is_fresh());
+        if let Some((name, observer)) = &self.observer {
+            observer.requested(*name, !entry.is_fresh());
         }
         entry.into_value()
     }
@@ -164,8 +185,8 @@ mod tests {
     use super::*;
     use std::sync::atomic::{AtomicU32, Ordering};
 
-    fn shared() -> Shared<&'static str, u32, String> {
-        Shared::new(10)
+    fn shared() -> SingleFlight<&'static str, u32, String> {
+        SingleFlight::new(10)
     }
 
     async fn count(counter: &AtomicU32) -> Result<u32, String> {
@@ -177,7 +198,7 @@ mod tests {
     async fn those_who_ask_at_once_share_one_answer() {
         let (shared, counter) = (shared(), AtomicU32::new(0));
         let now = Instant::now();
-        let answers = futures::future::join_all((0..50).map(|_| shared.fresh("tag", now, count(&counter)))).await;
+        let answers = futures::future::join_all((0..50).map(|_| shared.get_since("tag", now, count(&counter)))).await;
         assert!(answers.iter().all(|answer| answer.outcome == Ok(1)));
         assert_eq!(counter.load(Ordering::SeqCst), 1);
     }
@@ -185,9 +206,9 @@ mod tests {
     #[tokio::test]
     async fn an_answer_older_than_asked_for_is_worked_out_anew() {
         let (shared, counter) = (shared(), AtomicU32::new(0));
-        let first = shared.fresh("tag", Instant::now(), count(&counter)).await;
-        let second = shared.fresh("tag", first.started, count(&counter)).await;
-        let third = shared.fresh("tag", Instant::now(), count(&counter)).await;
+        let first = shared.get_since("tag", Instant::now(), count(&counter)).await;
+        let second = shared.get_since("tag", first.started, count(&counter)).await;
+        let third = shared.get_since("tag", Instant::now(), count(&counter)).await;
         assert_eq!((second.outcome, third.outcome), (Ok(1), Ok(2)));
     }
 
@@ -196,7 +217,9 @@ mod tests {
         let shared = shared();
         let ask = async |not_before, outcome: Result<u32, &str>| {
             let work = async { outcome.map_err(str::to_owned) };
-            shared.settled("digest", not_before, |value| *value != 3, work).await
+            shared
+                .get_or_retry("digest", not_before, |value| *value != 3, work)
+                .await
         };
         assert!(ask(Instant::now(), Err("down")).await.is_err());
         assert!(ask(recent(), Ok(1)).await.is_err());
@@ -209,7 +232,7 @@ mod tests {
         let shared = shared();
         let ask = async |usable: bool, value| {
             shared
-                .settled("digest", recent(), |_| usable, async { Ok(value) })
+                .get_or_retry("digest", recent(), |_| usable, async { Ok(value) })
                 .await
         };
         assert_eq!(ask(true, 1).await, Ok(1));
@@ -220,9 +243,9 @@ mod tests {
     #[tokio::test]
     async fn when_the_one_who_works_is_cancelled_another_takes_over() {
         let (shared, counter) = (shared(), AtomicU32::new(0));
-        let never = shared.fresh("tag", Instant::now(), std::future::pending());
+        let never = shared.get_since("tag", Instant::now(), std::future::pending());
         assert!(tokio::time::timeout(Duration::from_millis(20), never).await.is_err());
-        let answer = shared.fresh("tag", recent(), count(&counter)).await;
+        let answer = shared.get_since("tag", recent(), count(&counter)).await;
         assert_eq!(answer.outcome, Ok(1));
     }
 }

@@ -1,5 +1,6 @@
-//! What the kubelet and Prometheus ask: `/healthz`, `/readyz` and `/metrics`.
+//! What the kubelet and Prometheus ask for: `/healthz`, `/readyz` and `/metrics`.
 
+use std::fmt;
 use std::sync::Arc;
 
 use axum::Router;
@@ -8,8 +9,6 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderName, StatusCode};
 use axum::routing::get;
 use tokio::sync::watch;
-
-use super::metrics::Metrics;
 
 /// Whether this replica is ready, written by the program and read by `/readyz`.
 ///
@@ -50,14 +49,17 @@ async fn ready(State(readiness): State<Readiness>) -> (StatusCode, String) {
     }
 }
 
-/// The route of `--metrics-addr`: everything in the OpenMetrics text format.
-pub fn metrics(metrics: Arc<Metrics>) -> Router {
-    Router::new().route("/metrics", get(scrape)).with_state(metrics)
+/// Writes all metrics of a program in the OpenMetrics text format.
+pub type Encoder = Arc<dyn Fn() -> Result<String, fmt::Error> + Send + Sync>;
+
+/// The route of `--metrics-addr`: what `encode` writes, at every scrape.
+pub fn metrics(encode: Encoder) -> Router {
+    Router::new().route("/metrics", get(scrape)).with_state(encode)
 }
 
-async fn scrape(State(metrics): State<Arc<Metrics>>) -> (StatusCode, [(HeaderName, &'static str); 1], String) {
+async fn scrape(State(encode): State<Encoder>) -> (StatusCode, [(HeaderName, &'static str); 1], String) {
     const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    match metrics.encode() {
+    match encode() {
         Ok(text) => (StatusCode::OK, [(CONTENT_TYPE, OPEN_METRICS)], text),
         Err(error) => (
             StatusCode::INTERNAL_SERVER_ERROR,

@@ -4,18 +4,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderValue, RANGE};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, RANGE};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
 use tracing::debug;
 
-use super::guard::{NetworkPolicy, host_of};
 use super::observer::{RequestKind, RequestObserver};
-use super::{failure, redirect, retry};
+use crate::adapters::network::egress::{EgressPolicy, host_of};
+use crate::adapters::network::{NetworkError, redirect, retry};
 use crate::pipeline::ports::RegistryError;
 
 /// One request, as often as it has to be sent.
 #[derive(Debug, Clone)]
-pub(super) struct Ask {
+pub(super) struct RegistryRequest {
     /// What it is for.
     pub(super) kind: RequestKind,
     /// The host that messages name.
@@ -33,7 +33,7 @@ pub(super) struct Ask {
     pub(super) follows: bool,
 }
 
-impl Ask {
+impl RegistryRequest {
     pub(super) fn protocol(&self, cause: impl Into<String>) -> RegistryError {
         RegistryError::Protocol {
             host: self.host.clone(),
@@ -74,19 +74,23 @@ impl Ask {
 
 /// The way to the network for one access.
 #[derive(Clone)]
-pub(super) struct Wire {
+pub(super) struct HttpSender {
     pub(super) http: Client,
-    pub(super) network: Arc<NetworkPolicy>,
+    pub(super) egress: Arc<EgressPolicy>,
     pub(super) observer: Arc<dyn RequestObserver>,
 }
 
-impl Wire {
+impl HttpSender {
     /// Sends until an answer comes that trying again would not better. Answers 429 and 5xx become errors.
-    pub(super) async fn send(&self, ask: &Ask, authorization: Option<&HeaderValue>) -> Result<Response, RegistryError> {
+    pub(super) async fn send(
+        &self,
+        request: &RegistryRequest,
+        authorization: Option<&HeaderValue>,
+    ) -> Result<Response, RegistryError> {
         let mut attempt = 1;
         loop {
-            let (error, pause) = match self.follow(ask, authorization).await {
-                Ok(response) => match Self::postponed(ask, &response, attempt) {
+            let (error, pause) = match self.follow(request, authorization).await {
+                Ok(response) => match Self::postponed(request, &response, attempt) {
                     None => return Ok(response),
                     Some(postponed) => postponed,
                 },
@@ -103,66 +107,79 @@ impl Wire {
 
     /// For an answer that says "later": the error it becomes in the end, and the pause before it is worth asking again
     /// from here.
-    fn postponed(ask: &Ask, response: &Response, attempt: u32) -> Option<(RegistryError, Option<Duration>)> {
+    fn postponed(
+        request: &RegistryRequest,
+        response: &Response,
+        attempt: u32,
+    ) -> Option<(RegistryError, Option<Duration>)> {
         let status = response.status();
         let wait = retry::after(response.headers(), Timestamp::now());
         let limited = |wait| RegistryError::RateLimited {
-            host: ask.host.clone(),
+            host: request.host.clone(),
             wait,
         };
         let pause = Some(retry::pause(attempt));
         match (status.as_u16(), wait) {
             (429 | 503, Some(wait)) => Some((limited(wait), (wait <= retry::LONGEST_PAUSE).then_some(wait))),
             (429, None) => Some((limited(retry::DEFAULT_WAIT), pause)),
-            (500 | 502 | 503 | 504, _) => Some((ask.unavailable(status), pause)),
+            (500 | 502 | 503 | 504, _) => Some((request.unavailable(status), pause)),
             _ => None,
         }
     }
 
     /// Follows redirects by hand, because the library's own would neither guard nor refuse.
-    async fn follow(&self, ask: &Ask, authorization: Option<&HeaderValue>) -> Result<Response, RegistryError> {
-        let mut url = ask.url.clone();
+    async fn follow(
+        &self,
+        request: &RegistryRequest,
+        authorization: Option<&HeaderValue>,
+    ) -> Result<Response, RegistryError> {
+        let mut url = request.url.clone();
         let mut authorization = authorization;
         for _ in 0..=redirect::MAX_REDIRECTS {
-            let response = self.once(ask, &url, authorization).await?;
-            if !(ask.follows && is_redirect(response.status())) {
+            let response = self.once(request, &url, authorization).await?;
+            if !(request.follows && is_redirect(response.status())) {
                 return Ok(response);
             }
-            let next = redirect::target(&url, response.headers()).map_err(|cause| ask.protocol(cause))?;
+            let next = redirect::target(&url, response.headers()).map_err(|cause| request.protocol(cause))?;
             // Once dropped it stays dropped, even where a later redirect leads back.
             authorization = authorization.filter(|_| redirect::same_origin(&url, &next));
             url = next;
         }
-        Err(ask.protocol(format!("more than {} redirects", redirect::MAX_REDIRECTS)))
+        Err(request.protocol(format!("more than {} redirects", redirect::MAX_REDIRECTS)))
     }
 
-    async fn once(&self, ask: &Ask, url: &Url, authorization: Option<&HeaderValue>) -> Result<Response, RegistryError> {
+    async fn once(
+        &self,
+        request: &RegistryRequest,
+        url: &Url,
+        authorization: Option<&HeaderValue>,
+    ) -> Result<Response, RegistryError> {
         let host = host_of(url);
         let started = Instant::now();
-        let sent = match self.network.check_url(url).await {
-            Ok(()) => self.request(ask, url, authorization).send().await,
-            Err(refused) => return Err(refused),
+        let sent = match self.egress.check_url(url).await {
+            Ok(()) => self.build(request, url, authorization).send().await,
+            Err(refused) => return Err(refused.into()),
         };
         let status = sent.as_ref().ok().map(|response| response.status().as_u16());
-        self.observer.request(ask.kind, status);
-        debug!(request = ?ask.kind, host, status, elapsed = ?started.elapsed(), "asked a registry");
-        sent.map_err(|error| failure::transport(&host, &error))
+        self.observer.request(request.kind, status);
+        debug!(request = ?request.kind, host, status, elapsed = ?started.elapsed(), "asked a registry");
+        sent.map_err(|error| NetworkError::from_request(&host, &error).into())
     }
 
-    fn request(&self, ask: &Ask, url: &Url, authorization: Option<&HeaderValue>) -> RequestBuilder {
-        let mut request = self.http.request(ask.method.clone(), url.clone());
-        request = request.header(ACCEPT, ask.accept);
+    fn build(&self, request: &RegistryRequest, url: &Url, authorization: Option<&HeaderValue>) -> RequestBuilder {
+        let mut builder = self.http.request(request.method.clone(), url.clone());
+        builder = builder.header(ACCEPT, request.accept);
         if let Some(authorization) = authorization {
-            request = request.header(reqwest::header::AUTHORIZATION, authorization);
+            builder = builder.header(AUTHORIZATION, authorization);
         }
-        if ask.from > 0 {
-            request = request.header(RANGE, format!("bytes={}-", ask.from));
+        if request.from > 0 {
+            builder = builder.header(RANGE, format!("bytes={}-", request.from));
         }
-        match &ask.form {
-            Some(form) => request
+        match &request.form {
+            Some(form) => builder
                 .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
                 .body(form.clone()),
-            None => request,
+            None => builder,
         }
     }
 }

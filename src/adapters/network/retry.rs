@@ -6,20 +6,20 @@ use jiff::Timestamp;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 
 /// Times that a request is sent before its caller hears that it failed.
-pub(super) const ATTEMPTS: u32 = 3;
+pub(crate) const ATTEMPTS: u32 = 3;
 /// The pause before the second attempt; it doubles from then on.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// The longest pause, and the longest `Retry-After` that is waited for here instead of by the caller.
-pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Bounds of what a registry may make us wait.
 const MIN_WAIT: Duration = Duration::from_secs(1);
 const MAX_WAIT: Duration = Duration::from_hours(1);
 /// What a registry that limits us means when it does not say how long.
-pub(super) const DEFAULT_WAIT: Duration = Duration::from_secs(30);
+pub(crate) const DEFAULT_WAIT: Duration = Duration::from_secs(30);
 
 /// The pause after attempt number `attempt`, counted from 1: doubling, and somewhere between half and all of it, so that
 /// many clients that failed together do not come back together.
-pub(super) fn pause(attempt: u32) -> Duration {
+pub(crate) fn pause(attempt: u32) -> Duration {
     let doublings = attempt.saturating_sub(1).min(16);
     let whole = FIRST_PAUSE.saturating_mul(1 << doublings).min(LONGEST_PAUSE);
     whole.mul_f64(0.5 + fastrand::f64() / 2.0)
@@ -27,7 +27,7 @@ pub(super) fn pause(attempt: u32) -> Duration {
 
 /// How long `Retry-After` asks to stay away, in seconds or as an HTTP date; between a second and an hour.
 /// Source: RFC 9110, section 10.2.3.
-pub(super) fn after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+pub(crate) fn after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = if let Ok(seconds) = text.parse::<u64>() {
         Duration::from_secs(seconds)

@@ -3,13 +3,14 @@
 //! Every error of every step answers both questions through [`Classify`], by an exhaustive match, so a new error variant
 //! cannot be added without deciding them.
 
-use std::fmt;
 use std::time::Duration;
 
 /// Why an object is in the state it is in: the reason of conditions and events and the label of metrics.
 ///
 /// Reasons are API: users alert on them. Adding one is a feature, renaming one is a breaking change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, strum::Display, strum::IntoStaticStr, strum::VariantArray,
+)]
 pub enum Reason {
     /// The bundle is verified as asked and delivered.
     Succeeded,
@@ -69,86 +70,17 @@ pub enum Reason {
     KubernetesApiFailed,
     /// The run did not end within `spec.timeout`.
     DeadlineExceeded,
+    /// The system that the operator runs on has no certificate authorities.
+    SystemCertificatesMissing,
     /// The operator's own disk or memory failed it.
     Internal,
 }
 
 impl Reason {
-    /// Every reason, once.
-    pub const ALL: [Self; 30] = [
-        Self::Succeeded,
-        Self::Suspended,
-        Self::ProgressingWithRetry,
-        Self::NotConfigured,
-        Self::InvalidSpec,
-        Self::ReferenceNotFound,
-        Self::ReferenceInvalid,
-        Self::VerificationRequired,
-        Self::RegistryNotAllowed,
-        Self::AddressRefused,
-        Self::RegistryUnavailable,
-        Self::TlsFailed,
-        Self::AuthenticationFailed,
-        Self::AccessDenied,
-        Self::RateLimited,
-        Self::ImageNotFound,
-        Self::NoMatchingTag,
-        Self::RegistryProtocolError,
-        Self::DigestMismatch,
-        Self::NotAPolicyImage,
-        Self::InvalidBundle,
-        Self::TooLarge,
-        Self::Unsigned,
-        Self::SignatureMismatch,
-        Self::VerificationUnavailable,
-        Self::NotOwned,
-        Self::Immutable,
-        Self::KubernetesApiFailed,
-        Self::DeadlineExceeded,
-        Self::Internal,
-    ];
-
     /// The reason as conditions, events and metrics carry it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Succeeded => "Succeeded",
-            Self::Suspended => "Suspended",
-            Self::ProgressingWithRetry => "ProgressingWithRetry",
-            Self::NotConfigured => "NotConfigured",
-            Self::InvalidSpec => "InvalidSpec",
-            Self::ReferenceNotFound => "ReferenceNotFound",
-            Self::ReferenceInvalid => "ReferenceInvalid",
-            Self::VerificationRequired => "VerificationRequired",
-            Self::RegistryNotAllowed => "RegistryNotAllowed",
-            Self::AddressRefused => "AddressRefused",
-            Self::RegistryUnavailable => "RegistryUnavailable",
-            Self::TlsFailed => "TlsFailed",
-            Self::AuthenticationFailed => "AuthenticationFailed",
-            Self::AccessDenied => "AccessDenied",
-            Self::RateLimited => "RateLimited",
-            Self::ImageNotFound => "ImageNotFound",
-            Self::NoMatchingTag => "NoMatchingTag",
-            Self::RegistryProtocolError => "RegistryProtocolError",
-            Self::DigestMismatch => "DigestMismatch",
-            Self::NotAPolicyImage => "NotAPolicyImage",
-            Self::InvalidBundle => "InvalidBundle",
-            Self::TooLarge => "TooLarge",
-            Self::Unsigned => "Unsigned",
-            Self::SignatureMismatch => "SignatureMismatch",
-            Self::VerificationUnavailable => "VerificationUnavailable",
-            Self::NotOwned => "NotOwned",
-            Self::Immutable => "Immutable",
-            Self::KubernetesApiFailed => "KubernetesApiFailed",
-            Self::DeadlineExceeded => "DeadlineExceeded",
-            Self::Internal => "Internal",
-        }
-    }
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(self.as_str())
+        self.into()
     }
 }
 

@@ -3,12 +3,12 @@ use proptest::prelude::*;
 use rstest::rstest;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-fn policy(deny_private: bool, allow_loopback: bool, refused: &[&str]) -> NetworkPolicy {
+fn policy(deny_private: bool, allow_loopback: bool, refused: &[&str]) -> EgressPolicy {
     let refused = refused.iter().map(|text| text.parse().unwrap()).collect();
-    NetworkPolicy::new(&[], deny_private, allow_loopback, refused).unwrap()
+    EgressPolicy::new(deny_private, allow_loopback, refused)
 }
 
-async fn check(policy: &NetworkPolicy, host: &str) -> bool {
+async fn check(policy: &EgressPolicy, host: &str) -> bool {
     policy.check_url(&url(host)).await.is_ok()
 }
 
@@ -53,8 +53,8 @@ fn url(host: &str) -> Url {
 #[case::broadcast("255.255.255.255")]
 #[tokio::test]
 async fn refuses_addresses_however_they_are_written(#[case] host: &str) {
-    let error = NetworkPolicy::default().check_url(&url(host)).await.unwrap_err();
-    assert!(matches!(error, RegistryError::AddressRefused { .. }), "{error}");
+    let error = EgressPolicy::default().check_url(&url(host)).await.unwrap_err();
+    assert!(matches!(error, NetworkError::AddressRefused { .. }), "{error}");
 }
 
 #[rstest]
@@ -98,7 +98,7 @@ async fn on_loopback_only_the_port_is_refused() {
 async fn refusals_read_the_same_for_every_address() {
     let mut texts = std::collections::BTreeSet::new();
     for host in ["127.0.0.1", "169.254.169.254", "[::1]", "0.0.0.0"] {
-        let error = NetworkPolicy::default().check_url(&url(host)).await.unwrap_err();
+        let error = EgressPolicy::default().check_url(&url(host)).await.unwrap_err();
         texts.insert(error.to_string().replace(url(host).host_str().unwrap(), "HOST"));
     }
     assert_eq!(texts.len(), 1, "{texts:?}");
@@ -125,7 +125,7 @@ proptest! {
     #[test]
     fn whatever_is_permitted_can_be_told_from_loopback_and_metadata(bytes in any::<[u8; 16]>()) {
         let address = IpAddr::from(Ipv6Addr::from(bytes));
-        if NetworkPolicy::default().permits(address) {
+        if EgressPolicy::default().permits(address) {
             prop_assert!(!address.to_canonical().is_loopback() && !address.is_unspecified());
         }
     }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::ports::{ManifestName, RawManifest, Registry, RegistryError};
-use crate::domain::access::Access;
+use super::ports::{ManifestName, Ports, RawManifest, Registry, RegistryError};
+use crate::domain::access::RegistryAccess;
 use crate::domain::artifact::Descriptor;
 use crate::domain::bundle::Content;
 use crate::domain::digest::Digest;
@@ -28,7 +28,7 @@ pub enum Method {
 
 /// A [`Registry`] that answers from memory. Clones share their content.
 #[derive(Debug, Clone, Default)]
-pub struct MemoryRegistry {
+pub struct InMemoryRegistry {
     state: Arc<Mutex<State>>,
 }
 
@@ -60,7 +60,7 @@ impl Content for Bytes {
     }
 }
 
-impl MemoryRegistry {
+impl InMemoryRegistry {
     /// Stores a manifest, which can then be asked for by its digest.
     #[expect(clippy::must_use_candidate, reason = "storing is what it is called for")]
     pub fn put_manifest(&self, repository: &Repository, media_type: &str, bytes: &[u8]) -> Digest {
@@ -145,8 +145,16 @@ impl MemoryRegistry {
     }
 }
 
-impl Registry for MemoryRegistry {
-    async fn resolve(&self, repository: &Repository, tag: &Tag, _: &Access) -> Result<Digest, RegistryError> {
+impl Ports for InMemoryRegistry {
+    type Registry = Self;
+
+    fn registry(&self) -> &Self {
+        self
+    }
+}
+
+impl Registry for InMemoryRegistry {
+    async fn resolve(&self, repository: &Repository, tag: &Tag, _: &RegistryAccess) -> Result<Digest, RegistryError> {
         self.answer(Method::Resolve, repository, tag, |stored| stored.tags.get(tag).copied())
     }
 
@@ -154,7 +162,7 @@ impl Registry for MemoryRegistry {
         &self,
         repository: &Repository,
         name: &ManifestName,
-        _: &Access,
+        _: &RegistryAccess,
     ) -> Result<RawManifest, RegistryError> {
         self.answer(Method::Manifest, repository, name, |stored| {
             let digest = match name {
@@ -165,7 +173,7 @@ impl Registry for MemoryRegistry {
         })
     }
 
-    async fn tags(&self, repository: &Repository, _: &Access) -> Result<Vec<Tag>, RegistryError> {
+    async fn tags(&self, repository: &Repository, _: &RegistryAccess) -> Result<Vec<Tag>, RegistryError> {
         self.answer(Method::Tags, repository, &"tags", |stored| {
             Some(stored.tags.keys().cloned().collect())
         })
@@ -175,7 +183,7 @@ impl Registry for MemoryRegistry {
         &self,
         repository: &Repository,
         digest: &Digest,
-        _: &Access,
+        _: &RegistryAccess,
     ) -> Result<Vec<Descriptor>, RegistryError> {
         self.answer(Method::Referrers, repository, digest, |stored| {
             Some(stored.referrers.get(digest).cloned().unwrap_or_default())
@@ -186,7 +194,7 @@ impl Registry for MemoryRegistry {
         &self,
         repository: &Repository,
         descriptor: &Descriptor,
-        _: &Access,
+        _: &RegistryAccess,
     ) -> Result<Arc<dyn Content>, RegistryError> {
         let digest = &descriptor.digest;
         self.answer(Method::Blob, repository, digest, |stored| {

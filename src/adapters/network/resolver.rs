@@ -5,21 +5,21 @@ use std::sync::Arc;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
-use super::NetworkPolicy;
+use super::egress::EgressPolicy;
 
 /// All addresses of a name are refused. Nothing in it tells which they are.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("no address that may be reached")]
 pub(crate) struct RefusedAddress;
 
-/// The system's resolver behind a [`NetworkPolicy`].
+/// The system's resolver behind a [`EgressPolicy`].
 #[derive(Debug, Clone)]
 pub(crate) struct GuardedResolver {
-    policy: Arc<NetworkPolicy>,
+    policy: Arc<EgressPolicy>,
 }
 
 impl GuardedResolver {
-    pub(crate) fn new(policy: Arc<NetworkPolicy>) -> Self {
+    pub(crate) fn new(policy: Arc<EgressPolicy>) -> Self {
         Self { policy }
     }
 }

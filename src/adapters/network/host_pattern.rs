@@ -1,4 +1,4 @@
-//! Which registries an operator may use.
+//! Which hosts an operator may use.
 
 use std::str::FromStr;
 
@@ -7,32 +7,53 @@ use globset::{GlobBuilder, GlobMatcher};
 /// Longest pattern, in bytes.
 const MAX_PATTERN_BYTES: usize = 300;
 
-/// A registry host, with globs: `ghcr.io`, `*.acme.example`, `localhost:*`.
+/// An allow-list of hosts; empty, it allows all.
+#[derive(Debug, Clone, Default)]
+pub struct AllowedHosts(Vec<HostPattern>);
+
+impl AllowedHosts {
+    /// Parses patterns such as `ghcr.io`, `*.acme.example` or `localhost:*`. Empty texts are passed over.
+    ///
+    /// # Errors
+    /// [`HostPatternError`] for the first text that is no pattern.
+    pub fn parse(patterns: &[String]) -> Result<Self, HostPatternError> {
+        let texts = patterns.iter().map(|text| text.trim()).filter(|text| !text.is_empty());
+        texts.map(str::parse).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Whether `host` may be used, written as its reference writes it.
+    #[must_use]
+    pub fn allow(&self, host: &str) -> bool {
+        self.0.is_empty() || self.0.iter().any(|pattern| pattern.matches(host))
+    }
+}
+
+/// A host, with globs: `ghcr.io`, `*.acme.example`, `localhost:*`.
 ///
-/// It is compared with the host as the image names it, in lower case and with its port if one is written; Docker Hub is
-/// `docker.io`. `*` stands for any characters, dots too.
+/// It is compared with the host as a reference writes it, in lower case and with its port if one is written; Docker Hub
+/// is `docker.io`. `*` stands for any characters, dots too.
 #[derive(Debug, Clone)]
-pub(super) struct RegistryPattern {
+struct HostPattern {
     matcher: GlobMatcher,
 }
 
-/// Why a text is not a pattern for registries.
+/// Why a text is not a pattern for hosts.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is not a registry host such as 'ghcr.io' or '*.acme.example:5000'")]
-pub struct PatternError(String);
+#[error("'{0}' is not a host such as 'ghcr.io' or '*.acme.example:5000'")]
+pub struct HostPatternError(String);
 
-impl RegistryPattern {
+impl HostPattern {
     /// Whether the host is one of those meant.
-    pub(super) fn matches(&self, host: &str) -> bool {
+    fn matches(&self, host: &str) -> bool {
         self.matcher.is_match(host)
     }
 }
 
-impl FromStr for RegistryPattern {
-    type Err = PatternError;
+impl FromStr for HostPattern {
+    type Err = HostPatternError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let malformed = || PatternError(text.chars().take(80).collect());
+        let malformed = || HostPatternError(text.chars().take(80).collect());
         let is_host = !text.is_empty() && text.len() <= MAX_PATTERN_BYTES && !text.contains(['/', '@', ' ']);
         let glob = GlobBuilder::new(text).case_insensitive(true).build();
         Ok(Self {
@@ -60,7 +81,7 @@ mod tests {
     #[case::no_port("localhost:*", "localhost", false)]
     #[case::everything("*", "ghcr.io", true)]
     fn compares_with_the_host_as_written(#[case] pattern: &str, #[case] host: &str, #[case] expected: bool) {
-        assert_eq!(pattern.parse::<RegistryPattern>().unwrap().matches(host), expected);
+        assert_eq!(pattern.parse::<HostPattern>().unwrap().matches(host), expected);
     }
 
     #[rstest]
@@ -69,6 +90,6 @@ mod tests {
     #[case::path("ghcr.io/acme")]
     #[case::open_class("ghcr[")]
     fn refuses_what_cannot_match_a_host(#[case] text: &str) {
-        assert!(text.parse::<RegistryPattern>().is_err());
+        assert!(text.parse::<HostPattern>().is_err());
     }
 }

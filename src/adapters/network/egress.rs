@@ -1,4 +1,4 @@
-//! Where the client may connect to: an allow-list of registries, and addresses that are refused whoever names them.
+//! Where a client may connect to: addresses that are refused, whoever names them.
 //!
 //! Whoever may create an object chooses a host, and whoever runs that host chooses what it resolves to, where it
 //! redirects and which token server it names. Without this guard each of them could make the operator talk to the
@@ -6,18 +6,12 @@
 //! that changes its address between two lookups gains nothing.
 
 mod address;
-mod pattern;
-mod resolver;
 
 use std::net::{IpAddr, SocketAddr};
 
 use reqwest::Url;
 
-pub use pattern::PatternError;
-use pattern::RegistryPattern;
-pub(super) use resolver::{GuardedResolver, RefusedAddress};
-
-use crate::pipeline::ports::RegistryError;
+use super::NetworkError;
 
 /// Where the client may connect to.
 ///
@@ -25,53 +19,30 @@ use crate::pipeline::ports::RegistryError;
 /// reserved addresses, each also where an IPv6 address carries it. Proxies from the environment are not used: behind
 /// one, nobody here would see the address.
 #[derive(Debug, Clone, Default)]
-pub struct NetworkPolicy {
-    allowed_registries: Vec<RegistryPattern>,
+pub struct EgressPolicy {
     deny_private_addresses: bool,
     allow_loopback: bool,
     refused: Vec<SocketAddr>,
 }
 
-impl NetworkPolicy {
-    /// - `allowed_registries`: patterns of registries that may be used, such as `*.acme.example`; all where empty.
+impl EgressPolicy {
     /// - `deny_private_addresses`: refuse 10/8, 172.16/12, 192.168/16, 100.64/10 and `fc00::/7`.
     /// - `allow_loopback`: allow 127/8 and `::1`, for tests and laptops.
     /// - `refused`: further addresses, such as the API server's own. They are refused on every port, except on loopback,
     ///   which everything on the machine shares.
-    ///
-    /// # Errors
-    /// [`PatternError`] for the first pattern that is none.
-    pub fn new(
-        allowed_registries: &[String],
-        deny_private_addresses: bool,
-        allow_loopback: bool,
-        refused: Vec<SocketAddr>,
-    ) -> Result<Self, PatternError> {
-        let patterns = allowed_registries.iter().map(|text| text.trim());
-        Ok(Self {
-            allowed_registries: patterns
-                .filter(|text| !text.is_empty())
-                .map(str::parse)
-                .collect::<Result<_, _>>()?,
+    #[must_use]
+    pub fn new(deny_private_addresses: bool, allow_loopback: bool, refused: Vec<SocketAddr>) -> Self {
+        Self {
             deny_private_addresses,
             allow_loopback,
             refused,
-        })
-    }
-
-    /// Whether an image of `host`, as its reference writes it, may be pulled at all.
-    pub(super) fn check_registry(&self, host: &str) -> Result<(), RegistryError> {
-        let allowed = &self.allowed_registries;
-        if allowed.is_empty() || allowed.iter().any(|pattern| pattern.matches(host)) {
-            return Ok(());
         }
-        Err(RegistryError::NotAllowed { host: host.to_owned() })
     }
 
     /// Whether the URL's host may be connected to, as far as the resolver would not see it: HTTP libraries do not look up
     /// hosts that are addresses, and do not tell the resolver the port. The URL type has already turned decimal, octal
     /// and hexadecimal notations of IPv4 into an address.
-    pub(super) async fn check_url(&self, url: &Url) -> Result<(), RegistryError> {
+    pub(crate) async fn check_url(&self, url: &Url) -> Result<(), NetworkError> {
         let port = url.port_or_known_default().unwrap_or_default();
         let is_permitted = match literal(url) {
             Some(address) => self.permits(address) && !self.is_refused_loopback(address, port),
@@ -87,11 +58,11 @@ impl NetworkPolicy {
         if is_permitted {
             return Ok(());
         }
-        Err(RegistryError::AddressRefused { host: host_of(url) })
+        Err(NetworkError::AddressRefused { host: host_of(url) })
     }
 
     /// Whether `address` may be connected to.
-    fn permits(&self, address: IpAddr) -> bool {
+    pub(super) fn permits(&self, address: IpAddr) -> bool {
         address::forms(address).all(|form| {
             if form.is_loopback() {
                 return self.allow_loopback;
@@ -114,19 +85,19 @@ impl NetworkPolicy {
 }
 
 /// The URL's host where it is an address and not a name.
-pub(super) fn literal(url: &Url) -> Option<IpAddr> {
+pub(crate) fn literal(url: &Url) -> Option<IpAddr> {
     // `host_str` writes IPv6 in brackets.
     url.host_str()?.trim_matches(['[', ']']).parse().ok()
 }
 
 /// Whether the address can only be reached from inside some network, for rules that need no policy.
-pub(super) fn is_internal(address: IpAddr) -> bool {
+pub(crate) fn is_internal(address: IpAddr) -> bool {
     address::forms(address)
         .any(|form| form.is_loopback() || address::is_private(form) || address::is_never_a_registry(form))
 }
 
 /// Host and port as messages name them.
-pub(super) fn host_of(url: &Url) -> String {
+pub(crate) fn host_of(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     match url.port() {
         Some(port) => format!("{host}:{port}"),

@@ -1,0 +1,114 @@
+//! Why a connection did not come about, or broke.
+
+use std::error::Error;
+use std::io;
+
+use super::resolver::RefusedAddress;
+
+/// Longest text of a cause. Certificates, and with them the texts about them, are written by the other side.
+const MAX_CAUSE_CHARACTERS: usize = 200;
+
+/// Why a host gave no answer. `Clone`, because one answer serves everyone who waits for it.
+///
+/// Messages name the host. They never hold a URL: URLs of blob stores are credentials.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NetworkError {
+    /// The host leads to an address that is refused. The text is the same for every address.
+    #[error("host '{host}' leads to an address that is refused")]
+    AddressRefused {
+        /// The host.
+        host: String,
+    },
+    /// The TLS handshake failed.
+    #[error("the TLS certificate of '{host}' is not accepted: {cause}")]
+    Tls {
+        /// The host.
+        host: String,
+        /// What the TLS library said.
+        cause: String,
+    },
+    /// No connection, or one that broke.
+    #[error("'{host}' cannot be reached: {cause}")]
+    Unreachable {
+        /// The host.
+        host: String,
+        /// What the network said, without URLs.
+        cause: String,
+    },
+    /// The certificates or the key that were given cannot be used.
+    #[error("the TLS settings cannot be used: {cause}")]
+    TransportSettings {
+        /// What is wrong with them.
+        cause: String,
+    },
+    /// The system has no certificate authorities.
+    #[error("this system has no certificate authorities, so no TLS certificate can be checked")]
+    MissingSystemCertificates,
+}
+
+impl NetworkError {
+    /// Why a request to `host` got no answer, or the answer broke off. The library's own text is not used: it holds the
+    /// URL.
+    pub(crate) fn from_request(host: &str, error: &reqwest::Error) -> Self {
+        let host = host.to_owned();
+        if find::<RefusedAddress>(error).is_some() {
+            return Self::AddressRefused { host };
+        }
+        if let Some(tls) = find::<rustls::Error>(error) {
+            return Self::Tls {
+                host,
+                cause: plain(&tls.to_string()),
+            };
+        }
+        let cause = if error.is_timeout() {
+            "no answer within the time limit".to_owned()
+        } else if error.is_connect() {
+            find::<io::Error>(error).map_or_else(|| "no connection".to_owned(), |error| plain(&error.to_string()))
+        } else {
+            "the connection broke before the answer was complete".to_owned()
+        };
+        Self::Unreachable { host, cause }
+    }
+}
+
+/// The innermost error of type `T` in the chain. I/O errors hide the error they wrap from [`Error::source`].
+fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
+    let mut found = None;
+    let mut next = Some(error);
+    while let Some(error) = next {
+        found = error.downcast_ref::<T>().or(found);
+        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        next = match wrapped {
+            Some(wrapped) => Some(wrapped),
+            None => error.source(),
+        };
+    }
+    found
+}
+
+/// One short line.
+pub(crate) fn plain(text: &str) -> String {
+    text.chars()
+        .map(|character| if character.is_control() { ' ' } else { character })
+        .take(MAX_CAUSE_CHARACTERS)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_errors_that_io_errors_wrap() {
+        let inner = io::Error::new(io::ErrorKind::InvalidData, rustls::Error::DecryptError);
+        let outer = io::Error::other(inner);
+        assert_eq!(find::<rustls::Error>(&outer), Some(&rustls::Error::DecryptError));
+        assert!(find::<RefusedAddress>(&outer).is_none());
+    }
+
+    #[test]
+    fn causes_are_one_short_line() {
+        let text = plain(&format!("a\nb\u{1b}[31m{}", "x".repeat(1000)));
+        assert!(text.starts_with("a b [31mx") && text.chars().count() == MAX_CAUSE_CHARACTERS);
+    }
+}
