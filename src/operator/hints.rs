@@ -33,7 +33,7 @@ fn hint(error: &StepError) -> Option<String> {
         | StepError::Validate(_)
         | StepError::Observe(_)
         | StepError::Deliver(_)
-        | StepError::LeadershipLost => None,
+        | StepError::LeadershipLost(_) => None,
     }
 }
 

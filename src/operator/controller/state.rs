@@ -1,175 +1,175 @@
-//! What the operator remembers of each object between two runs. All of it can be lost: it saves work, never decides.
+//! What the operator remembers of each object between two runs, and what a run makes of it. All of it can be lost: it
+//! saves work and never decides.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use crate::operator::api::Request;
+use crate::operator::delivery::config_map::ConfigMapState;
+use crate::operator::identity::ObjectKey;
+use crate::operator::reconcile::outcome::Outcome;
+use crate::operator::status::Written;
+use crate::pipeline::reason::Disposition;
 
-use super::hold::LastGood;
-use super::observe::LiveConfigMap;
-use super::validate::Target;
-use crate::domain::trust::TrustPolicy;
-use crate::operator::api::status::PolicyImageStatus;
+/// The first delay after a failure.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+/// The longest delay after a failure, unless the interval is shorter.
+const LAST_RETRY: Duration = Duration::from_mins(5);
+/// How soon an object is run again that was replaced during a run: as soon as its watch has shown it.
+const CONFLICT_RETRY: Duration = Duration::from_millis(100);
+/// The part of every delay that chance adds, so that objects made together do not stay together.
+const JITTER: f64 = 0.1;
+/// How soon an answer that was shared, and may be older than the change that asked for it, is asked for again.
+const REVALIDATION: Duration = Duration::from_secs(10);
 
-/// The memory of one object.
+/// What is remembered of one object.
 #[derive(Debug, Clone, Default)]
 pub struct ObjectState {
-    /// The UID that the rest is about.
-    pub uid: String,
     /// Failed runs since the last good one.
     pub failures: u32,
     /// The next run must not use an answer about the tag that is older than this.
-    pub recheck: Option<Instant>,
-    /// What was delivered last.
-    pub delivered: Option<AppliedConfigMap>,
-    /// What was delivered last, to be delivered again where somebody removes it.
-    pub last_good: Option<LastGood>,
-    /// What the last run answered, and when the next is due.
-    pub answered: Option<(Request, Instant)>,
+    pub revalidate_after: Option<Instant>,
+    /// What is known of its ConfigMap.
+    pub config_map: ConfigMapState,
+    /// The run before; none where its status could not be written, so that the next must not take it for done.
+    pub last_run: Option<LastRun>,
 }
 
-/// What asks for a run: a change of the spec, or of the annotation.
+/// A run that ended and was reported.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Request {
-    /// The object's generation.
-    pub generation: Option<i64>,
-    /// The annotation's value.
-    pub requested_at: Option<String>,
+pub struct LastRun {
+    /// What it answered.
+    pub request: Request,
+    /// When it began.
+    pub started: Instant,
+    /// When it ended.
+    pub ended: Instant,
+    /// When the next one is due.
+    pub next_due: Instant,
+    /// The version of the object that writing its status made, where it had to be written.
+    pub status_version: Option<u64>,
 }
 
-impl ObjectState {
-    /// Where the bundle may be: by status, and where this process put it last, if status could not be written since.
-    #[must_use]
-    pub fn previous_config_maps(&self, status: Option<&PolicyImageStatus>) -> Vec<String> {
-        let told = status.and_then(|status| status.delivery.as_ref());
-        let told = told.map(|delivery| delivery.config_map.name.clone());
-        told.into_iter()
-            .chain(self.delivered.iter().map(|delivered| delivered.name.clone()))
-            .collect()
-    }
-
-    /// Forgets the last good bundle where it was admitted by another policy than the object has now. Else whoever holds a
-    /// key that was taken out could have its bundle put back, by having every later run fail: all that takes is to move
-    /// or remove the tag.
-    pub fn forget_what_is_not_admitted_by(&mut self, trust: &TrustPolicy) {
-        let admitted = |last: &LastGood| {
-            trust
-                .digest()
-                .is_none_or(|now| last.bundle.verification().trust_digest() == Some(now))
-        };
-        self.last_good = self.last_good.take().filter(admitted);
-    }
-
-    /// How long this object can be left alone: nobody asks for anything new, the ConfigMap is as we left it, and the next
-    /// run is not due. Most wake-ups are of that kind, because our own writes come back through the watches.
-    #[must_use]
-    pub fn idle(
-        &self,
-        request: &Request,
-        target: Option<&Target>,
-        watched: Option<&ObjectMeta>,
-        now: Instant,
-    ) -> Option<Duration> {
-        let (answered, due) = self.answered.as_ref()?;
-        let intact = self.delivered.as_ref().is_none_or(|delivered| {
-            target
-                .zip(watched)
-                .is_some_and(|(target, watched)| delivered.is(target, watched))
-        });
-        (answered == request && intact)
-            .then(|| due.checked_duration_since(now))
-            .flatten()
-    }
+/// All that the next state depends on, beside the state before.
+#[derive(Debug)]
+pub struct EndedRun<'a> {
+    /// What the run answered.
+    pub request: Request,
+    /// When it began.
+    pub started: Instant,
+    /// When it ended.
+    pub ended: Instant,
+    /// How it ended.
+    pub outcome: &'a Outcome,
+    /// What became of its status.
+    pub written: Written,
+    /// How often to look again.
+    pub interval: Duration,
+    /// Between 0 and 1.
+    pub jitter: f64,
 }
 
-/// A ConfigMap as we left it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AppliedConfigMap {
-    /// Its name.
-    pub name: String,
-    /// The key we wrote.
-    pub key: String,
-    /// What it was like.
-    pub existing: LiveConfigMap,
+/// What is remembered after a run, and how long to wait before the next one. None: only a change wakes the object.
+#[must_use]
+pub fn next_state(mut state: ObjectState, run: EndedRun<'_>) -> (ObjectState, Option<Duration>) {
+    let failed = matches!(run.outcome, Outcome::Failure(_)) || run.written == Written::Failed;
+    state.failures = if failed { state.failures.saturating_add(1) } else { 0 };
+    let delay = match run.written {
+        Written::Conflict => Some(CONFLICT_RETRY),
+        Written::Failed => Some(retry(run.interval, state.failures, run.jitter)),
+        Written::Shown(_) | Written::Unneeded => time_until_due(&state, &run),
+    };
+    let status_version = match run.written {
+        Written::Shown(version) => Some(version),
+        Written::Unneeded => Some(None),
+        Written::Conflict | Written::Failed => None,
+    };
+    state.last_run = delay.zip(status_version).map(|(delay, status_version)| LastRun {
+        request: run.request,
+        started: run.started,
+        ended: run.ended,
+        next_due: run.ended + delay,
+        status_version,
+    });
+    (state, delay)
 }
 
-impl AppliedConfigMap {
-    /// What was just left at `target`.
-    #[must_use]
-    pub fn at(target: &Target, existing: LiveConfigMap) -> Self {
-        Self {
-            name: target.name.clone(),
-            key: target.key.clone(),
-            existing,
-        }
-    }
-
-    /// Whether `watched` is still the version that we left at `target`.
-    #[must_use]
-    pub fn is(&self, target: &Target, watched: &ObjectMeta) -> bool {
-        (&self.name, &self.key) == (&target.name, &target.key)
-            && watched.uid.as_ref() == Some(&self.existing.uid)
-            && watched.resource_version.as_ref() == Some(&self.existing.resource_version)
-    }
+/// How long to wait after a run that was reported.
+fn time_until_due(state: &ObjectState, run: &EndedRun<'_>) -> Option<Duration> {
+    let answered = match state.revalidate_after {
+        Some(_) => REVALIDATION.min(run.interval),
+        None => run.interval,
+    };
+    let delay = match run.outcome {
+        Outcome::Suspended => return None,
+        Outcome::Success(_) => answered,
+        Outcome::Failure(_) => match run.outcome.disposition() {
+            Some(Disposition::Retry) => return Some(retry(run.interval, state.failures, run.jitter)),
+            // At least this long: the other side asked for it.
+            Some(Disposition::WaitFor(wait)) => wait,
+            Some(Disposition::Stalled) | None => answered,
+        },
+    };
+    Some(jittered(delay, run.jitter))
 }
 
-/// The memories of all objects, by namespace and name.
+/// How long to wait before something that may pass by itself is tried again: a failed step, or a status that could not be
+/// written. Doubles with each failure in a row, so that an API server that is down is not hammered by all objects.
+fn retry(interval: Duration, failures: u32, jitter: f64) -> Duration {
+    let doubled = FIRST_RETRY.saturating_mul(1 << failures.saturating_sub(1).min(16));
+    jittered(doubled.min(LAST_RETRY).min(interval), jitter)
+}
+
+fn jittered(delay: Duration, jitter: f64) -> Duration {
+    delay.mul_f64(1.0 + JITTER * jitter.clamp(0.0, 1.0))
+}
+
+/// The states of all objects.
 #[derive(Debug, Default)]
-pub struct StateCache(Mutex<HashMap<(String, String), ObjectState>>);
+pub struct StateCache(Mutex<HashMap<Name, Owned>>);
+
+/// Namespace and name.
+type Name = (String, String);
+
+/// A state, and the UID of the object that it is about.
+#[derive(Debug)]
+struct Owned {
+    uid: String,
+    state: ObjectState,
+}
 
 impl StateCache {
     /// What is remembered of an object; nothing if the name now belongs to another UID.
     #[must_use]
-    pub fn get(&self, namespace: &str, name: &str, uid: &str) -> ObjectState {
-        let found = self
-            .lock()
-            .get(&key(namespace, name))
-            .filter(|state| state.uid == uid)
-            .cloned();
-        found.unwrap_or_else(|| ObjectState {
-            uid: uid.to_owned(),
-            ..ObjectState::default()
-        })
+    pub fn get(&self, key: &ObjectKey) -> ObjectState {
+        let states = self.lock();
+        let found = states.get(&name(key)).filter(|owned| owned.uid == key.uid);
+        found.map(|owned| owned.state.clone()).unwrap_or_default()
     }
 
-    /// Remembers.
-    pub fn keep(&self, namespace: &str, name: &str, state: ObjectState) {
-        self.lock().insert(key(namespace, name), state);
+    /// Remembers the state of an object.
+    pub fn put(&self, key: &ObjectKey, state: ObjectState) {
+        let uid = key.uid.clone();
+        self.lock().insert(name(key), Owned { uid, state });
     }
 
     /// Forgets an object that was deleted, unless its name has been taken over by another since.
-    pub fn forget(&self, namespace: &str, name: &str, uid: &str) {
-        let mut memories = self.lock();
-        if memories
-            .get(&key(namespace, name))
-            .is_some_and(|state| state.uid == uid)
-        {
-            memories.remove(&key(namespace, name));
+    pub fn forget(&self, key: &ObjectKey) {
+        let mut states = self.lock();
+        if states.get(&name(key)).is_some_and(|owned| owned.uid == key.uid) {
+            states.remove(&name(key));
         }
     }
 
-    /// Whether a ConfigMap of this version is what we wrote for the object.
-    #[must_use]
-    pub fn wrote(&self, namespace: &str, name: &str, config_map: &ObjectMeta) -> bool {
-        let memories = self.lock();
-        let delivered = memories
-            .get(&key(namespace, name))
-            .and_then(|state| state.delivered.as_ref());
-        delivered.is_some_and(|delivered| {
-            Some(&delivered.name) == config_map.name.as_ref()
-                && config_map.resource_version.as_ref() == Some(&delivered.existing.resource_version)
-        })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<(String, String), ObjectState>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Name, Owned>> {
         // A panic elsewhere leaves a map that is still whole: each change is one insert or remove.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn key(namespace: &str, name: &str) -> (String, String) {
-    (namespace.to_owned(), name.to_owned())
+fn name(key: &ObjectKey) -> Name {
+    (key.namespace.clone(), key.name.clone())
 }
 
 #[cfg(test)]

@@ -1,46 +1,35 @@
-//! Writes what a run found out: one patch of status, and an event where something changed that a person should know.
+//! The smallest patch that leads from one status to the next. Pure.
 
-use k8s_openapi::api::core::v1::ObjectReference;
-use kube::api::{Patch, PatchParams};
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
-use kube::{Api, Client, Resource as _};
+use kube::api::PatchParams;
 use serde_json::{Map, Value, json};
 
-use super::api::condition::READY;
-use super::api::spec::PolicyImage;
-use super::api::status::PolicyImageStatus;
-use super::kube_error::describe;
+use crate::operator::api::FIELD_MANAGER;
+use crate::operator::api::status::PolicyImageStatus;
 
-/// Most bytes of an event's note; the API server refuses more than 1024.
-const NOTE_LIMIT: usize = 1000;
-
-/// Patches the status if it differs. The patch holds only what differs, and only applies to the version of the object
-/// that the run has seen: an object that was changed or recreated meanwhile keeps its status.
+/// The merge patch for the object with this UID that makes `new` of `old`; none where they are equal.
+///
+/// The UID keeps it from an object that was created since under the same name. The resource version is not named:
+/// whoever changes a label every second would keep the object without any condition. Conditions say which generation they
+/// speak about.
 ///
 /// # Errors
-/// Whatever the API server says.
-pub async fn patch_status(client: &Client, object: &PolicyImage, new: &PolicyImageStatus) -> Result<bool, kube::Error> {
-    let old = object.status.clone().unwrap_or_default();
-    let (old, new) = (to_value(&old)?, to_value(new)?);
-    let Some(difference) = difference(&old, &new) else {
-        return Ok(false);
-    };
-    let (Some(namespace), Some(name)) = (&object.metadata.namespace, &object.metadata.name) else {
-        return Ok(false);
-    };
-    let patch = json!({ "metadata": { "resourceVersion": object.metadata.resource_version }, "status": difference });
-    let api: Api<PolicyImage> = Api::namespaced(client.clone(), namespace);
-    let parameters = PatchParams {
-        field_manager: Some(super::api::FIELD_MANAGER.to_owned()),
-        ..PatchParams::default()
-    };
-    api.patch_status(name, &parameters, &Patch::Merge(patch))
-        .await
-        .map(|_| true)
+/// [`serde_json::Error`], which a status never gives.
+pub(super) fn merge_patch(
+    uid: &str,
+    old: &PolicyImageStatus,
+    new: &PolicyImageStatus,
+) -> Result<Option<Value>, serde_json::Error> {
+    let (old, new) = (serde_json::to_value(old)?, serde_json::to_value(new)?);
+    let patch = |difference| json!({ "metadata": { "uid": uid }, "status": difference });
+    Ok(difference(&old, &new).map(patch))
 }
 
-fn to_value(status: &PolicyImageStatus) -> Result<Value, kube::Error> {
-    serde_json::to_value(status).map_err(kube::Error::SerdeError)
+/// The parameters of the patch.
+pub(super) fn parameters() -> PatchParams {
+    PatchParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
+    }
 }
 
 /// The JSON merge patch (RFC 7396) that leads from `old` to `new`; none where they are equal.
@@ -58,55 +47,6 @@ fn difference(old: &Value, new: &Value) -> Option<Value> {
             Some(Value::Object(removed.chain(changed).collect::<Map<_, _>>()))
         }
         _ => Some(new.clone()),
-    }
-}
-
-/// The event that goes with the change from the old status to the new one. A repeated failure is no news, and neither is
-/// a look that found nothing new.
-#[must_use]
-pub fn event(object: &PolicyImage, new: &PolicyImageStatus) -> Option<Event> {
-    let digest = |status: &PolicyImageStatus| status.source.as_ref().map(|source| source.digest.clone());
-    let ready = |status: &PolicyImageStatus| {
-        status
-            .conditions
-            .iter()
-            .find(|condition| condition.type_ == READY)
-            .cloned()
-    };
-    let old = object.status.clone().unwrap_or_default();
-    let now = ready(new)?;
-    let told =
-        ready(&old).is_some_and(|before| (before.status, before.reason) == (now.status.clone(), now.reason.clone()));
-    if told && digest(&old) == digest(new) {
-        return None;
-    }
-    let mut note = now.message;
-    let cut = (0..=NOTE_LIMIT.min(note.len()))
-        .rev()
-        .find(|at| note.is_char_boundary(*at))
-        .unwrap_or_default();
-    note.truncate(cut);
-    Some(Event {
-        type_: if now.status == "False" {
-            EventType::Warning
-        } else {
-            EventType::Normal
-        },
-        reason: now.reason,
-        note: Some(note),
-        action: "Reconcile".to_owned(),
-        secondary: None,
-    })
-}
-
-/// Publishes an event. Events are a courtesy: one that is refused is logged and forgotten.
-pub async fn publish(client: &Client, reporter: &Reporter, object: &PolicyImage, event: &Event) {
-    let reference: ObjectReference = object.object_ref(&());
-    // A recorder that lives longer counts what has the same reason as one event, and shows the first note for all:
-    // a second delivery would be told with the digest of the first.
-    let recorder = Recorder::new(client.clone(), reporter.clone());
-    if let Err(error) = recorder.publish(event, &reference).await {
-        tracing::warn!(error = describe(&error), "an event was not published");
     }
 }
 

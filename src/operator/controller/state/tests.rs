@@ -1,138 +1,165 @@
-use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use rstest::rstest;
 
 use super::*;
+use crate::operator::reconcile::outcome::{Failure, StepError};
+use crate::operator::reconcile::validate::ValidateError;
+use crate::pipeline::ports::RegistryError;
+use crate::pipeline::resolve::ResolveError;
 
-fn existing() -> LiveConfigMap {
-    LiveConfigMap {
-        uid: "map".into(),
-        resource_version: "7".into(),
-        content: None,
-        labels: BTreeMap::new(),
-        annotations: BTreeMap::new(),
-        removal: None,
-        immutable: false,
-    }
-}
+const INTERVAL: Duration = Duration::from_mins(5);
 
-fn state(uid: &str) -> ObjectState {
-    let delivered = AppliedConfigMap {
-        name: "authz-bundle".into(),
-        key: "bundle.tar.gz".into(),
-        existing: existing(),
-    };
-    ObjectState {
+fn key(namespace: &str, name: &str, uid: &str) -> ObjectKey {
+    ObjectKey {
+        namespace: namespace.into(),
+        name: name.into(),
         uid: uid.into(),
-        failures: 3,
-        recheck: None,
-        delivered: Some(delivered),
-        last_good: None,
-        answered: None,
     }
 }
 
-fn metadata(name: &str, uid: &str, version: &str) -> ObjectMeta {
-    ObjectMeta {
-        name: Some(name.into()),
-        uid: Some(uid.into()),
-        resource_version: Some(version.into()),
-        ..ObjectMeta::default()
+fn failures(count: u32) -> ObjectState {
+    ObjectState {
+        failures: count,
+        ..ObjectState::default()
     }
 }
 
 #[test]
-fn an_object_is_recalled_and_its_namesakes_are_strangers() {
-    let memory = StateCache::default();
-    memory.keep("acme", "authz", state("1"));
-    assert_eq!(memory.get("acme", "authz", "1").failures, 3);
-    for (namespace, name, uid) in [("acme", "authz", "2"), ("other", "authz", "1"), ("acme", "other", "1")] {
-        let recalled = memory.get(namespace, name, uid);
-        assert_eq!(
-            (recalled.uid.as_str(), recalled.failures, recalled.delivered),
-            (uid, 0, None)
-        );
+fn an_object_has_its_state_and_its_namesakes_have_none() {
+    let states = StateCache::default();
+    states.put(&key("acme", "authz", "1"), failures(3));
+    assert_eq!(states.get(&key("acme", "authz", "1")).failures, 3);
+    for other in [
+        key("acme", "authz", "2"),
+        key("other", "authz", "1"),
+        key("acme", "other", "1"),
+    ] {
+        assert_eq!(states.get(&other).failures, 0);
     }
 }
 
 #[test]
 fn forgetting_the_old_object_does_not_forget_the_new_one_of_its_name() {
-    let memory = StateCache::default();
-    memory.keep("acme", "authz", state("2"));
-    memory.forget("acme", "authz", "1");
-    assert_eq!(memory.get("acme", "authz", "2").failures, 3);
-    memory.forget("acme", "authz", "2");
-    assert_eq!(memory.get("acme", "authz", "2").failures, 0);
+    let states = StateCache::default();
+    let (old, new) = (key("acme", "authz", "1"), key("acme", "authz", "2"));
+    states.put(&new, failures(3));
+    states.forget(&old);
+    assert_eq!(states.get(&new).failures, 3);
+    states.forget(&new);
+    assert_eq!(states.get(&new).failures, 0);
 }
 
-#[test]
-fn only_the_very_version_that_we_wrote_is_ours() {
-    let memory = StateCache::default();
-    memory.keep("acme", "authz", state("1"));
-    assert!(memory.wrote("acme", "authz", &metadata("authz-bundle", "map", "7")));
-    assert!(!memory.wrote("acme", "authz", &metadata("authz-bundle", "map", "8")));
-    assert!(!memory.wrote("acme", "authz", &metadata("other", "map", "7")));
-    assert!(!memory.wrote("acme", "other", &metadata("authz-bundle", "map", "7")));
-    assert!(!memory.wrote("acme", "authz", &ObjectMeta::default()));
+fn failure(error: impl Into<StepError>) -> Outcome {
+    Outcome::Failure(Failure::from(error.into()))
 }
 
-fn target(name: &str, key: &str) -> Target {
-    Target {
-        namespace: "acme".into(),
-        name: name.into(),
-        key: key.into(),
-        labels: BTreeMap::new(),
-        annotations: BTreeMap::new(),
-        owner: crate::operator::reconcile::validate::Owner {
-            name: "authz".into(),
-            uid: "1".into(),
-        },
-    }
+fn registry(error: RegistryError) -> Outcome {
+    failure(Arc::new(ResolveError::AskRegistry(error)))
 }
 
-#[test]
-fn an_object_is_left_alone_until_it_is_due_or_something_changed() {
+fn unavailable() -> Outcome {
+    registry(RegistryError::Unavailable {
+        host: "ghcr.io".into(),
+        what: "acme/p:1".into(),
+        status: 503,
+    })
+}
+
+fn ended(outcome: &Outcome, written: Written, jitter: f64) -> EndedRun<'_> {
     let now = Instant::now();
-    let request = Request {
-        generation: Some(3),
-        requested_at: None,
-    };
-    let due = now + Duration::from_mins(5);
-    let settled = ObjectState {
-        answered: Some((request.clone(), due)),
-        ..state("1")
-    };
-    let here = target("authz-bundle", "bundle.tar.gz");
-    let seen = metadata("authz-bundle", "map", "7");
-    let idle = |state: &ObjectState, request: &Request, seen: Option<&ObjectMeta>, now| {
-        state.idle(request, Some(&here), seen, now).is_some()
-    };
-    assert!(idle(&settled, &request, Some(&seen), now));
-    assert!(!idle(&settled, &request, Some(&seen), due + Duration::from_millis(1)));
-    assert!(!idle(
-        &settled,
-        &request,
-        Some(&metadata("authz-bundle", "map", "8")),
-        now
-    ));
-    assert!(!idle(&settled, &request, None, now));
-    assert!(!idle(&state("1"), &request, Some(&seen), now));
-    for other in [(Some(4), None), (Some(3), Some("now".to_owned()))] {
-        let other = Request {
-            generation: other.0,
-            requested_at: other.1,
-        };
-        assert!(!idle(&settled, &other, Some(&seen), now));
+    EndedRun {
+        request: Request::default(),
+        started: now,
+        ended: now,
+        outcome,
+        written,
+        interval: INTERVAL,
+        jitter,
     }
 }
 
+/// The delay after a run that was reported, without jitter.
+fn delay(before: ObjectState, outcome: &Outcome) -> Option<Duration> {
+    next_state(before, ended(outcome, Written::Shown(None), 0.0)).1
+}
+
+#[rstest]
+#[case(0, 1)]
+#[case(1, 2)]
+#[case(4, 16)]
+#[case(8, 256)]
+#[case(9, 300)]
+#[case(u32::MAX, 300)]
+fn retries_double_up_to_the_interval(#[case] before: u32, #[case] seconds: u64) {
+    assert_eq!(
+        delay(failures(before), &unavailable()),
+        Some(Duration::from_secs(seconds))
+    );
+}
+
 #[test]
-fn what_was_left_counts_for_the_same_target_and_version_only() {
-    let here = target("authz-bundle", "bundle.tar.gz");
-    let delivered = AppliedConfigMap::at(&here, existing());
-    let seen = metadata("authz-bundle", "map", "7");
-    assert!(delivered.is(&here, &seen));
-    assert!(!delivered.is(&target("other", "bundle.tar.gz"), &seen));
-    assert!(!delivered.is(&target("authz-bundle", "other"), &seen));
-    assert!(!delivered.is(&here, &metadata("authz-bundle", "another", "7")));
-    assert!(!delivered.is(&here, &metadata("authz-bundle", "map", "8")));
-    assert!(!delivered.is(&here, &ObjectMeta::default()));
+fn what_only_a_change_helps_is_looked_at_again_at_the_interval() {
+    let outcome = failure(ValidateError::RequireVerification);
+    assert_eq!(delay(ObjectState::default(), &outcome), Some(INTERVAL));
+}
+
+#[test]
+fn what_may_have_failed_before_it_was_asked_for_is_looked_at_again_soon() {
+    let outcome = failure(ValidateError::RequireVerification);
+    let before = ObjectState {
+        revalidate_after: Some(Instant::now()),
+        ..ObjectState::default()
+    };
+    assert_eq!(delay(before, &outcome), Some(REVALIDATION));
+}
+
+#[test]
+fn a_registry_that_asks_for_time_gets_at_least_that() {
+    let wait = Duration::from_hours(1);
+    let outcome = registry(RegistryError::RateLimited {
+        host: "ghcr.io".into(),
+        wait,
+    });
+    assert_eq!(delay(ObjectState::default(), &outcome), Some(wait));
+}
+
+#[test]
+fn a_suspended_object_sleeps_and_its_failures_are_forgotten() {
+    let (state, delay) = next_state(failures(4), ended(&Outcome::Suspended, Written::Shown(None), 0.5));
+    assert_eq!((state.failures, state.last_run, delay), (0, None, None));
+}
+
+#[test]
+fn a_run_that_was_reported_is_remembered_with_the_version_it_made() {
+    let (state, delay) = next_state(failures(2), ended(&unavailable(), Written::Shown(Some(7)), 0.0));
+    let last = state.last_run.unwrap();
+    assert_eq!((state.failures, last.status_version), (3, Some(7)));
+    assert_eq!(Some(last.next_due - last.ended), delay);
+}
+
+#[test]
+fn a_conflict_is_a_new_run_at_once_and_no_failure() {
+    let (state, delay) = next_state(failures(0), ended(&Outcome::Suspended, Written::Conflict, 0.0));
+    assert_eq!((state.failures, state.last_run, delay), (0, None, Some(CONFLICT_RETRY)));
+}
+
+#[test]
+fn a_run_that_could_not_be_reported_is_not_taken_for_done() {
+    let (state, delay) = next_state(failures(1), ended(&Outcome::Suspended, Written::Failed, 0.0));
+    assert_eq!(
+        (state.failures, state.last_run, delay),
+        (2, None, Some(Duration::from_secs(2)))
+    );
+}
+
+proptest! {
+    #[test]
+    fn jitter_only_ever_adds_a_tenth(before in any::<u32>(), jitter in any::<f64>()) {
+        let exact = delay(failures(before), &unavailable()).unwrap();
+        let (_, jittered) = next_state(failures(before), ended(&unavailable(), Written::Shown(None), jitter));
+        let jittered = jittered.unwrap();
+        prop_assert!(jittered >= exact && jittered <= exact.mul_f64(1.11));
+    }
 }

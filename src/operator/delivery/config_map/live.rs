@@ -1,85 +1,75 @@
-//! Step 4b: whether anything has to be done.
+//! A ConfigMap as it is, and whether that is as it should be. Pure.
 
 use std::collections::BTreeMap;
 
-use super::observe::Observed;
-use super::validate::{Plan, Target};
+use k8s_openapi::api::core::v1::ConfigMap;
+use serde_json::{Map, Value, json};
+
+use super::target::ConfigMapDelivery;
 use crate::domain::digest::Digest;
 use crate::domain::revision::Revision;
-use crate::domain::trust::Verified;
-use crate::operator::api::condition::READY;
-use crate::operator::api::status::PolicyImageStatus;
-use crate::operator::api::{BUNDLE_DIGEST_ANNOTATION, FIELD_MANAGER, MANAGED_BY_LABEL, SOURCE_ANNOTATION};
+use crate::operator::identity::{MissingField, ObjectVersion};
 
-/// What is left to do after the revision is known and verified_plan.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Work {
-    /// The target holds what the plan asks for, and status says so.
-    Nothing,
-    /// Acquire the bundle and apply the ConfigMap.
-    Deliver,
+/// The target as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Observed {
+    /// There is no such ConfigMap.
+    Absent,
+    /// It is ours.
+    Ours(LiveConfigMap),
 }
 
-/// Compares what is asked for with what is there. Nothing is left only if the generation, the revision, the proof and the
-/// delivered object are unchanged and the last run was good.
-#[must_use]
-pub fn decide(
-    plan: &Plan,
-    verified: &Verified<Revision>,
-    generation: Option<i64>,
-    status: Option<&PolicyImageStatus>,
-    observed: &Observed,
-) -> Work {
-    let unchanged = || {
-        let (status, Observed::Ours(existing)) = (status?, observed) else {
-            return None;
-        };
-        let (source, bundle) = (status.source.as_ref()?, status.bundle.as_ref()?);
-        let config_map = &status.delivery.as_ref()?.config_map;
-        let ready = status.conditions.iter().find(|condition| condition.type_ == READY)?;
-        let content = existing.content?;
-        let verified_plan = status
-            .verification
-            .as_ref()
-            .map(|verification| verification.trust_digest.clone());
-        let revision = verified.value();
-        Some(
-            ready.status == "True"
-                && status.observed_generation == generation
-                && source.digest == revision.digest().to_string()
-                && verified_plan == verified.verification().trust_digest().map(Digest::to_string)
-                && bundle.digest == content.to_string()
-                && (&config_map.name, &config_map.key) == (&plan.target.name, &plan.target.key)
-                && holds(&existing.labels, &labels(&plan.target))
-                && holds(&existing.annotations, &annotations(&plan.target, revision, &content)),
-        )
-    };
-    if unchanged() == Some(true) {
-        Work::Nothing
-    } else {
-        Work::Deliver
+/// Our ConfigMap as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LiveConfigMap {
+    /// Which version this is.
+    pub version: ObjectVersion,
+    /// The digest of what the target's key holds; none where the key is missing or others are beside it.
+    pub content: Option<Digest>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// The merge patch that removes what others put beside our key, if there is anything.
+    pub removal: Option<Value>,
+    /// Whether it is immutable.
+    pub immutable: bool,
+}
+
+impl LiveConfigMap {
+    /// What `config_map` holds, seen from `target`.
+    ///
+    /// # Errors
+    /// [`MissingField`].
+    pub(super) fn read(config_map: ConfigMap, target: &ConfigMapDelivery) -> Result<Self, MissingField> {
+        let metadata = config_map.metadata;
+        let binary_data = config_map.binary_data.unwrap_or_default();
+        let content = binary_data.get(&target.key).map(|bytes| Digest::of(&bytes.0));
+        let foreign = binary_data.keys().filter(|key| **key != target.key);
+        let foreign: Map<String, Value> = foreign.map(|key| (key.clone(), Value::Null)).collect();
+        let intact = foreign.is_empty() && config_map.data.unwrap_or_default().is_empty();
+        Ok(Self {
+            version: ObjectVersion::of(&metadata)?,
+            content: content.filter(|_| intact),
+            removal: (!intact).then(|| json!({ "data": null, "binaryData": foreign })),
+            immutable: config_map.immutable.unwrap_or_default(),
+            labels: metadata.labels.unwrap_or_default(),
+            annotations: metadata.annotations.unwrap_or_default(),
+        })
+    }
+
+    /// Whether it is what delivering `bundle`, which comes from `revision`, to `target` would make of it. What others put
+    /// beside our labels and annotations is theirs.
+    #[must_use]
+    pub fn holds(&self, target: &ConfigMapDelivery, revision: &Revision, bundle: &Digest) -> bool {
+        self.content.as_ref() == Some(bundle)
+            && contains(&self.labels, &target.all_labels())
+            && contains(&self.annotations, &target.all_annotations(revision, bundle))
     }
 }
 
-fn holds(actual: &BTreeMap<String, String>, wanted: &BTreeMap<String, String>) -> bool {
+fn contains(actual: &BTreeMap<String, String>, wanted: &BTreeMap<String, String>) -> bool {
     wanted.iter().all(|(key, value)| actual.get(key) == Some(value))
-}
-
-/// The labels of the ConfigMap: the user's and the one that our watch selects by.
-#[must_use]
-pub fn labels(target: &Target) -> BTreeMap<String, String> {
-    let mut labels = target.labels.clone();
-    labels.insert(MANAGED_BY_LABEL.to_owned(), FIELD_MANAGER.to_owned());
-    labels
-}
-
-/// The annotations of the ConfigMap: the user's, the digest of the bundle and the pinned image it comes from.
-#[must_use]
-pub fn annotations(target: &Target, revision: &Revision, bundle: &Digest) -> BTreeMap<String, String> {
-    let mut annotations = target.annotations.clone();
-    annotations.insert(BUNDLE_DIGEST_ANNOTATION.to_owned(), bundle.to_string());
-    annotations.insert(SOURCE_ANNOTATION.to_owned(), revision.to_string());
-    annotations
 }
 
 #[cfg(test)]

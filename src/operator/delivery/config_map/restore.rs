@@ -1,103 +1,61 @@
-//! After a failure: the last good bundle stays where it was, or status says that it does not.
+//! Keeps the last good bundle where it is while runs fail.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::Client;
 
-use super::deliver;
-use super::memory::{AppliedConfigMap, ObjectState};
-use super::observe::{self, Observed};
-use super::outcome::{StepError, VerifiedPlan};
-use super::validate::{self, Target};
-use crate::domain::bundle::Bundle;
+use super::error::{ApplyError, ObserveError};
+use super::live::Observed;
+use super::state::{ConfigMapState, LastGood};
+use super::target::ConfigMapDelivery;
+use crate::domain::digest::Digest;
 use crate::domain::revision::Revision;
-use crate::domain::trust::Verified;
-use crate::operator::api::spec::PolicyImage;
-use crate::operator::api::status::PolicyImageStatus;
-use crate::pipeline::acquire::Acquired;
+use crate::operator::write_gate::WriteGate;
 
-/// What was delivered last, with all that it takes to deliver it again.
-#[derive(Debug, Clone)]
-pub struct LastGood {
-    /// Where it went.
-    pub target: Target,
-    /// Where it came from.
-    pub revision: Revision,
-    /// The bundle and its proof.
-    pub bundle: Verified<Bundle>,
+/// What became of the last good bundle.
+#[derive(Debug)]
+pub enum Restored {
+    /// It was where it should be, or nobody can tell now: the next run looks again.
+    Unneeded,
+    /// It was put back.
+    Done,
+    /// It is gone, and this is why it could not be put back; none where it is not remembered or not admitted any more.
+    Missing(Option<ApplyError>),
 }
 
-impl LastGood {
-    /// What a run has just delivered.
-    #[must_use]
-    pub fn of(verified_plan: &VerifiedPlan, acquired: &Acquired) -> Self {
-        Self {
-            target: verified_plan.plan.target.clone(),
-            revision: verified_plan.revision.clone(),
-            bundle: acquired.bundle.clone(),
+impl ConfigMapDelivery {
+    /// Makes sure that the ConfigMap still holds what was delivered last: by memory, or by `reported`, the digest in
+    /// status, where this process has delivered nothing yet. Nothing that `refused` is put back.
+    pub async fn restore(
+        &self,
+        gate: &WriteGate,
+        state: &mut ConfigMapState,
+        watched: Option<&ObjectMeta>,
+        reported: Option<Digest>,
+        refused: impl Fn(&Revision) -> bool,
+    ) -> Restored {
+        let observed = match self.observe(gate, state, watched).await {
+            Ok(observed) => observed,
+            Err(ObserveError::Foreign { .. } | ObserveError::Namesake { .. }) => return Restored::Missing(None),
+            Err(ObserveError::Read(_) | ObserveError::Identify { .. } | ObserveError::LeadershipLost(_)) => {
+                return Restored::Unneeded;
+            }
+        };
+        let last = state.last_good.clone().filter(|last| last.target.is_same_place(self));
+        let wanted = last.as_ref().map(LastGood::digest).or(reported);
+        if let Observed::Ours(live) = &observed
+            && live.content == wanted
+        {
+            state.record(self, live.clone());
+            return Restored::Unneeded;
+        }
+        let Some(last) = last.filter(|last| !refused(&last.revision)) else {
+            return Restored::Missing(None);
+        };
+        match last.target.apply(gate, &last.revision, &last.bundle, &observed).await {
+            Ok(live) => {
+                state.record(&last.target, live);
+                Restored::Done
+            }
+            Err(error) => Restored::Missing(Some(error)),
         }
     }
-}
-
-/// Makes sure that the ConfigMap still holds what status says was delivered. False where it does not, and cannot be made
-/// to: the bundle is not remembered (the operator was restarted since, or the policy that admitted it was replaced), went
-/// elsewhere, or is the very one that is not trusted any more.
-///
-/// A good run does the same on its way; this is for runs that failed before they looked.
-pub async fn hold(
-    client: &Client,
-    object: &PolicyImage,
-    error: &StepError,
-    state: &mut ObjectState,
-    watched: Option<&ObjectMeta>,
-) -> bool {
-    let Some((status, target)) = object
-        .status
-        .as_ref()
-        .and_then(|status| Some((status, held(object, status)?)))
-    else {
-        return true;
-    };
-    let observed = match observe::observe(client, &target, state.delivered.as_ref(), watched).await {
-        Ok(observed) => observed,
-        // It is somebody else's by now, or nobody can tell: the next run looks again.
-        Err(observe::ObserveError::Read(_)) => return true,
-        Err(_) => return false,
-    };
-    let wanted = status.bundle.as_ref().map(|bundle| bundle.digest.clone());
-    if let Observed::Ours(existing) = &observed
-        && existing.content.map(|content| content.to_string()) == wanted
-    {
-        state.delivered = Some(AppliedConfigMap::at(&target, existing.clone()));
-        return true;
-    }
-    let Some(last) = state
-        .last_good
-        .clone()
-        .filter(|last| !error.refuses(&last.revision) && last.target.name == target.name)
-    else {
-        return false;
-    };
-    match deliver::deliver(client, &last.target, &last.revision, &last.bundle, &observed, &[]).await {
-        Ok(existing) => {
-            tracing::info!(name = last.target.name, "restored the last good bundle");
-            state.delivered = Some(AppliedConfigMap::at(&last.target, existing));
-            true
-        }
-        Err(error) => {
-            tracing::warn!(name = last.target.name, %error, "the last good bundle was not restored");
-            false
-        }
-    }
-}
-
-/// Where the last good bundle is, which may be elsewhere than the spec wants the next one.
-fn held(object: &PolicyImage, status: &PolicyImageStatus) -> Option<Target> {
-    status.bundle.as_ref()?;
-    let delivery = &status.delivery.as_ref()?.config_map;
-    let (name, key) = (delivery.name.clone(), delivery.key.clone());
-    Some(Target {
-        name,
-        key,
-        ..validate::target(object).ok()?
-    })
 }

@@ -11,9 +11,10 @@ use crate::domain::reference::ImageReference;
 use crate::domain::revision::ImageRevision;
 use crate::domain::trust::TrustPolicy;
 use crate::operator::api::spec::PolicyImage;
+use crate::operator::delivery::Delivery;
 use crate::operator::reconcile::dereference::References;
-use crate::operator::reconcile::validate::Plan;
 use crate::operator::reconcile::validate::{OperatorOptions, validate};
+use crate::pipeline::reason::{Classify as _, Disposition, Reason};
 
 fn verified(bytes: Vec<u8>) -> (Revision, Verified<Bundle>) {
     let image: ImageReference = "registry.example/acme/authz:1.0.0".parse().unwrap();
@@ -38,7 +39,7 @@ fn verified(bytes: Vec<u8>) -> (Revision, Verified<Bundle>) {
     )
 }
 
-fn plan(annotation: &str) -> Plan {
+fn target(annotation: &str) -> ConfigMapDelivery {
     let object: PolicyImage = serde_json::from_value(json!({
         "apiVersion": "opcr.io/v1alpha1", "kind": "PolicyImage",
         "metadata": { "name": "authz", "namespace": "acme", "uid": "1" },
@@ -48,14 +49,18 @@ fn plan(annotation: &str) -> Plan {
         },
     }))
     .unwrap();
-    validate(&object, &References::default(), OperatorOptions::default()).unwrap()
+    let plan = validate(&object, &References::default(), OperatorOptions::default()).unwrap();
+    let [Delivery::ConfigMap(target)] = plan.deliveries.as_slice() else {
+        unreachable!()
+    };
+    target.clone()
 }
 
 #[test]
 fn the_config_map_holds_the_bytes_and_says_where_they_are_from() {
     let bytes = Tar::policy().gzip();
     let (revision, bundle) = verified(bytes.clone());
-    let made = config_map(&plan("hello").target, &revision, &bundle).unwrap();
+    let made = target("hello").manifest(&revision, &bundle).unwrap();
     let made: ConfigMap = serde_json::from_value(made).unwrap();
     assert_eq!(made.binary_data.unwrap().get("bundle.tar.gz").unwrap().0, bytes);
     let metadata = made.metadata;
@@ -91,9 +96,9 @@ fn a_config_map_is_filled_to_its_last_byte_and_no_further() {
     let (revision, bundle) = verified(Tar::policy().gzip());
     let size = bundle.value().facts().size;
     let made = |length: usize| {
-        let mut plan = plan("");
-        plan.target.annotations.insert("more".into(), "a".repeat(length));
-        config_map(&plan.target, &revision, &bundle)
+        let mut target = target("");
+        target.annotations.insert("more".into(), "a".repeat(length));
+        target.manifest(&revision, &bundle)
     };
     let (mut fits, mut too_long) = (0, 1 << 20);
     while fits + 1 < too_long {
@@ -118,7 +123,7 @@ fn a_config_map_is_filled_to_its_last_byte_and_no_further() {
     let total = data + name + texts(&full.metadata.labels) + texts(&full.metadata.annotations);
     assert_eq!(total as u64, MAX_CONFIG_MAP_BYTES);
     let error = made(too_long).unwrap_err();
-    assert!(matches!(error, DeliverError::FitConfigMap { size: found, limit } if found == size && limit == size - 1));
+    assert!(matches!(error, ApplyError::FitConfigMap { size: found, limit } if found == size && limit == size - 1));
     assert_eq!(
         (error.reason(), error.disposition()),
         (Reason::TooLarge, Disposition::Stalled)

@@ -1,0 +1,68 @@
+use std::collections::BTreeMap;
+
+use serde_json::json;
+
+use super::*;
+use crate::operator::delivery::config_map::{AppliedConfigMap, LiveConfigMap};
+use crate::operator::identity::{ObjectKey, ObjectVersion};
+
+fn target() -> ConfigMapDelivery {
+    ConfigMapDelivery {
+        owner: ObjectKey {
+            namespace: "acme".into(),
+            name: "authz".into(),
+            uid: "1".into(),
+        },
+        name: "authz-bundle".into(),
+        key: "bundle.tar.gz".into(),
+        labels: BTreeMap::new(),
+        annotations: BTreeMap::new(),
+    }
+}
+
+/// The names of the previous ConfigMaps where status names `recorded` and this process wrote to `applied`.
+fn previous(recorded: Option<&str>, applied: Option<&str>) -> Vec<String> {
+    let status = recorded.map(|name| {
+        serde_json::from_value(json!({ "delivery": { "configMap": { "name": name, "key": "k" } } })).unwrap()
+    });
+    let live = LiveConfigMap {
+        version: ObjectVersion {
+            uid: "map".into(),
+            resource_version: "7".into(),
+        },
+        content: None,
+        labels: BTreeMap::new(),
+        annotations: BTreeMap::new(),
+        removal: None,
+        immutable: false,
+    };
+    let applied = applied.map(|name| AppliedConfigMap {
+        name: name.into(),
+        key: "k".into(),
+        live,
+    });
+    let state = ConfigMapState {
+        applied,
+        last_good: None,
+    };
+    let previous = previous_config_maps(&target(), status.as_ref(), &state);
+    previous.into_iter().map(|previous| previous.name).collect()
+}
+
+#[test]
+fn a_config_map_under_an_earlier_name_is_removed_whoever_remembers_it() {
+    assert_eq!(previous(None, None), [""; 0]);
+    assert_eq!(previous(Some("authz-bundle"), Some("authz-bundle")), [""; 0]);
+    assert_eq!(previous(Some("old"), Some("authz-bundle")), ["old"]);
+    assert_eq!(previous(Some("authz-bundle"), Some("old")), ["old"]);
+    assert_eq!(previous(Some("old"), Some("old")), ["old"]);
+    assert_eq!(previous(Some("old"), Some("older")), ["old", "older"]);
+}
+
+/// Status can be edited, and a name becomes a part of a path.
+#[test]
+fn what_is_no_name_of_a_config_map_is_not_removed() {
+    for name in ["", "..", "../secrets/x", "a/b", "UPPER", "a?b=c"] {
+        assert_eq!(previous(Some(name), None), [""; 0], "{name}");
+    }
+}
