@@ -1,7 +1,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help need demo cluster test build fmt lint generate verify deny tools bench
+.PHONY: help need demo cluster test build fmt lint generate verify deny tools bench soak
 
 CRD := config/crd/opcr.io_policyimages.yaml
 
@@ -23,6 +23,9 @@ cluster: tools ## Start a local control plane with the CRD and rights installed,
 test: tools ## Run all tests, against real programs
 	@cargo build --bin policy-operator
 	cargo test --workspace
+
+soak: tools ## Break everything at random for a while (MINUTES=10, CHAOS_SEED=number repeats a run)
+	CHAOS_SECONDS=$$(( $${MINUTES:-10} * 60 )) cargo test --test it chaos -- --nocapture
 
 build: ## Build the programs for release
 	cargo build --release --bins

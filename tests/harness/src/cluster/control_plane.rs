@@ -26,6 +26,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub struct ControlPlane {
     server: u16,
     kubeconfig: PathBuf,
+    api_server_program: Program,
     // In the order in which they must end, and before the directory with their files.
     controller_manager: Process,
     api_server: Process,
@@ -45,9 +46,8 @@ impl ControlPlane {
         let kubeconfig = configuration.write_admin_kubeconfig()?;
         let etcd = configuration.etcd()?.start(directory.file("etcd.log"))?;
         // Not after etcd is ready: it retries until it finds etcd, and loads for a second first.
-        let mut api_server = configuration
-            .api_server()?
-            .start(directory.file("kube-apiserver.log"))?;
+        let api_server_program = configuration.api_server()?;
+        let mut api_server = api_server_program.start(directory.file("kube-apiserver.log"))?;
         let client = client(&kubeconfig).await?;
         let ready = || async {
             let request = axum::http::Request::get("/readyz").body(Vec::new())?;
@@ -62,6 +62,7 @@ impl ControlPlane {
         Ok(Self {
             server,
             kubeconfig,
+            api_server_program,
             controller_manager,
             api_server,
             etcd,
@@ -169,6 +170,28 @@ impl ControlPlane {
     /// The API server's process, for tests that take it away.
     pub fn api_server(&mut self) -> &mut Process {
         &mut self.api_server
+    }
+
+    /// Kills the API server and starts it again, with the same keys and the same etcd, and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it does not come up again.
+    pub async fn restart_api_server(&mut self) -> Result<()> {
+        self.api_server.kill().await?;
+        let log = self.directory.file("kube-apiserver-again.log");
+        self.api_server = self.api_server_program.start(log)?;
+        let client = self.client().await?;
+        let ready = || async {
+            let request = axum::http::Request::get("/readyz").body(Vec::new())?;
+            Ok(client.request_text(request).await? == "ok")
+        };
+        self.api_server.until_ready(LIMIT, ready).await
+    }
+
+    /// The port of the API server.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.server
     }
 
     /// Ends everything. By force: nothing here is kept, and the API server's farewell takes many seconds.
