@@ -9,18 +9,21 @@ help: ## Print this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 need:
-	@for program in cargo go git; do \
-	  command -v $$program >/dev/null || { echo "make: '$$program' is not on PATH; needed are Rust (rustup.rs), Go 1.26 or newer, and git" >&2; exit 1; }; \
+	@for program in cargo cc git; do \
+	  command -v $$program >/dev/null || { echo "make: '$$program' is not on PATH; needed are Rust (rustup.rs), a C compiler, Go 1.26 or newer, and git" >&2; exit 1; }; \
 	done
 
-demo: tools ## Show the main job on a local control plane, registry and OPA (DEMO_ONCE=1: end after it)
+# Each target names the programs that it runs: none waits for the build of one that it does not need.
+demo: need ## Show the main job on a local control plane, registry and OPA (DEMO_ONCE=1: end after it)
+	@e2e/tools/tools.sh build etcd kube-apiserver kubectl opa registry cosign
 	@cargo build --bin policy-operator
 	@cargo run --quiet --package policy-operator-harness --bin demo
 
-cluster: tools ## Start a local control plane with the CRD and rights installed, and print its kubeconfig
+cluster: need ## Start a local control plane with the CRD and RBAC installed, and print its kubeconfig
+	@e2e/tools/tools.sh build etcd kube-apiserver kube-controller-manager kubectl
 	@cargo run --quiet --package policy-operator-harness --bin cluster
 
-test: tools ## Run all tests, against real programs
+test: need tools ## Run all tests, against real programs
 	@cargo build --bin policy-operator
 	cargo test --workspace
 
@@ -47,10 +50,11 @@ verify: generate ## Generate, and fail when that changes anything
 deny: ## Check licences, bans, sources and advisories of dependencies (ADVISORY_DB=directory: offline)
 	@.ci/deny.sh
 
-tools: need ## Build the programs that tests run, once, into the user's cache
-	@e2e/tools/tools.sh build
+tools: ## Build the programs that tests run, once, into the user's cache (TOOLS=names; USE_SYSTEM_TOOLS=1: take those on PATH)
+	@e2e/tools/tools.sh build $(TOOLS)
 
-bench: tools ## Measure a thousand objects against the floor (BENCH_IDLE=seconds of idling, BENCH_SCENARIOS=names)
+bench: need ## Measure a thousand objects against the floor (BENCH_IDLE=seconds of idling, BENCH_SCENARIOS=names)
+	@e2e/tools/tools.sh build etcd kube-apiserver kube-controller-manager kubectl cosign
 	@cargo build --release --bin policy-operator
 	@cargo build --release --quiet --package policy-operator-harness --bin bench
 	@cargo run --release --quiet --package policy-operator-harness --bin bench
