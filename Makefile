@@ -23,9 +23,9 @@ cluster: need ## Start a local control plane with the CRD and RBAC installed, an
 	@e2e/tools/tools.sh build etcd kube-apiserver kube-controller-manager kubectl
 	@cargo run --quiet --package policy-operator-harness --bin cluster
 
-test: need tools ## Run all tests, against real programs
+test: need tools ## Run all tests against real programs, and list the slowest
 	@cargo build --bin policy-operator
-	cargo test --workspace
+	@.ci/test.sh
 
 build: ## Build the programs for release
 	cargo build --release --bins
