@@ -36,7 +36,7 @@ fmt: ## Format the code
 lint: ## Check format, lints, documentation and the direction of the layers
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
-	cargo check --lib --no-default-features
+	for features in "" adapters operator; do cargo check --lib --no-default-features --features "$$features"; done
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --lib
 
 generate: ## Write the generated files: the CRD
