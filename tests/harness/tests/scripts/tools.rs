@@ -1,8 +1,5 @@
 //! `e2e/tools/tools.sh` against a compiler that only pretends: what it builds, what it takes from PATH, and what it says
 //! when something is in its way.
-// Says to the lints that helpers are tests too, and may expect.
-#![cfg(test)]
-#![expect(clippy::disallowed_methods, reason = "test equipment reads and writes its own files")]
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -24,9 +21,10 @@ case $1 in
   build)
     echo "${@: -1}" >>"$WORLD/built"
     echo 'go: downloading acme.example/module v1.0.0' >&2
+    while [ "$1" != -o ]; do shift; done
+    echo half >"$2"
     while [ -e "$WORLD/go-waits" ] && [ ! -e "$WORLD/go-on" ]; do sleep 0.02; done
     if [ -e "$WORLD/go-says" ]; then cat "$WORLD/go-says" >&2; exit 1; fi
-    while [ "$1" != -o ]; do shift; done
     printf '#!/bin/bash\n' >"$2"
     chmod +x "$2"
     ;;
