@@ -4,6 +4,9 @@ SHELL := bash
 .PHONY: help need demo cluster test build fmt lint generate verify deny tools bench
 
 CRD := config/crd/opcr.io_policyimages.yaml
+# All of the workspace is always built together: for one package alone, cargo would choose other features for the
+# dependencies, and build them again.
+DEBUG := $(or $(CARGO_TARGET_DIR),target)/debug
 
 help: ## Print this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,15 +19,15 @@ need:
 # Each target names the programs that it runs: none waits for the build of one that it does not need.
 demo: need ## Show the main job on a local control plane, registry and OPA (DEMO_ONCE=1: end after it)
 	@e2e/tools/tools.sh build etcd kube-apiserver kubectl opa registry cosign
-	@cargo build --bin policy-operator
-	@cargo run --quiet --package policy-operator-harness --bin demo
+	@cargo build --workspace --bins
+	@$(DEBUG)/demo
 
 cluster: need ## Start a local control plane with the CRD and RBAC installed, and print its kubeconfig
 	@e2e/tools/tools.sh build etcd kube-apiserver kube-controller-manager kubectl
-	@cargo run --quiet --package policy-operator-harness --bin cluster
+	@cargo build --workspace --bins
+	@$(DEBUG)/cluster
 
 test: need tools ## Run all tests against real programs, and list the slowest
-	@cargo build --bin policy-operator
 	@.ci/test.sh
 
 build: ## Build the programs for release
@@ -41,7 +44,8 @@ lint: ## Check format, lints, documentation and the direction of the layers
 
 generate: ## Write the generated files: the CRD
 	@mkdir -p $(dir $(CRD))
-	@cargo run --quiet --bin policy-operator -- crd > $(CRD).partial || { rm -f $(CRD).partial; exit 1; }
+	@cargo build --quiet --workspace --bins
+	@$(DEBUG)/policy-operator crd > $(CRD).partial || { rm -f $(CRD).partial; exit 1; }
 	@mv $(CRD).partial $(CRD)
 
 verify: generate ## Generate, and fail when that changes anything
