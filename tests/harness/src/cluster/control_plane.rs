@@ -12,7 +12,9 @@ use serde_json::json;
 use tokio::sync::OnceCell;
 
 use super::audit::{self, AuditEntry};
-use super::configuration::{Configuration, OPERATOR_NAMESPACE, OPERATOR_SERVICE_ACCOUNT, audit_log, kubeconfig};
+use super::configuration::{
+    Configuration, OPERATOR_NAMESPACE, OPERATOR_SERVICE_ACCOUNT, audit_log, controller_manager, kubeconfig,
+};
 use crate::process::{Process, Program};
 use crate::run_directory::RunDirectory;
 use crate::tools::{self, repository_root};
@@ -28,7 +30,7 @@ pub struct ControlPlane {
     kubeconfig: PathBuf,
     api_server_program: Program,
     // In the order in which they must end, and before the directory with their files.
-    controller_manager: Process,
+    controller_manager: Option<Process>,
     api_server: Process,
     etcd: Process,
     directory: RunDirectory,
@@ -40,6 +42,20 @@ impl ControlPlane {
     /// # Errors
     /// When a program is not built or does not come up, or when the API server refuses `config/`.
     pub async fn start() -> Result<Self> {
+        let mut cluster = Self::start_without_controllers().await?;
+        // After the CRD: the garbage collector looks for new kinds only every 30 seconds.
+        let manager = controller_manager(&cluster.kubeconfig)?;
+        let log = cluster.directory.file("kube-controller-manager.log");
+        cluster.controller_manager = Some(manager.start(log)?);
+        Ok(cluster)
+    }
+
+    /// Starts one without kube-controller-manager: objects are stored and watched, but nothing collects garbage or makes
+    /// service accounts for new namespaces.
+    ///
+    /// # Errors
+    /// As [`ControlPlane::start`].
+    pub async fn start_without_controllers() -> Result<Self> {
         crate::init();
         let directory = RunDirectory::new("cluster")?;
         let configuration = Configuration::new(&directory)?;
@@ -55,15 +71,12 @@ impl ControlPlane {
         };
         api_server.until_ready(LIMIT, ready).await?;
         install(&kubeconfig).await?;
-        // After the CRD: the garbage collector looks for new kinds only every 30 seconds.
-        let manager = configuration.controller_manager()?;
-        let controller_manager = manager.start(directory.file("kube-controller-manager.log"))?;
         let server = configuration.server;
         Ok(Self {
             server,
             kubeconfig,
             api_server_program,
-            controller_manager,
+            controller_manager: None,
             api_server,
             etcd,
             directory,
@@ -199,7 +212,8 @@ impl ControlPlane {
     /// # Errors
     /// When a process cannot be ended.
     pub async fn stop(mut self) -> Result<()> {
-        for process in [&mut self.controller_manager, &mut self.api_server, &mut self.etcd] {
+        let first = self.controller_manager.as_mut();
+        for process in first.into_iter().chain([&mut self.api_server, &mut self.etcd]) {
             process.kill().await?;
         }
         Ok(())
