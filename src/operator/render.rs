@@ -11,7 +11,6 @@ use serde_json::Value;
 
 use super::api::spec::PolicyImage;
 use super::delivery::Delivery;
-use super::hints::explain;
 use super::reconcile::outcome::{Failure, Outcome, StepError, Success, VerifiedPlan};
 use super::reconcile::validate::{self, OperatorOptions};
 use super::reconcile::{plan, resolve_and_verify};
@@ -90,7 +89,7 @@ pub async fn render<P: Ports>(
             Ok((success, config_maps)) => (Outcome::Success(Box::new(success)), config_maps),
             Err(failure) => {
                 let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
-                let (reason, error) = (failure.error.reason(), explain(&failure.error));
+                let (reason, error) = (failure.error.reason(), failure.error.explain());
                 writeln!(problems, "PolicyImage '{namespace}/{name}': {reason}: {error}")?;
                 verdict = verdict.max(Verdict::of(reason, failure.error.disposition()));
                 (Outcome::Failure(failure), Vec::new())

@@ -12,7 +12,6 @@ use super::trigger::{self, Decision, Trigger};
 use crate::operator::api::Request;
 use crate::operator::api::spec::PolicyImage;
 use crate::operator::context::{ConfigMaps, Context, watched};
-use crate::operator::hints::explain;
 use crate::operator::identity::ObjectKey;
 use crate::operator::reconcile::outcome::{Failure, Outcome, StepError, Success};
 use crate::operator::reconcile::{self, restore, validate};
@@ -179,7 +178,7 @@ fn log(key: &ObjectKey, outcome: &Outcome) {
             }
         }
         Outcome::Failure(failure) => {
-            let (reason, error) = (failure.error.reason().as_str(), explain(&failure.error));
+            let (reason, error) = (failure.error.reason().as_str(), failure.error.explain());
             tracing::warn!(namespace, name, reason, error, "not reconciled");
         }
     }

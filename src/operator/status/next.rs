@@ -14,7 +14,6 @@ use crate::operator::api::status::{
     BundleStatus, ConfigMapStatus, DeliveryStatus, PolicyImageStatus, SourceStatus, VerificationStatus,
 };
 use crate::operator::delivery::{ConfigMapDelivery, Delivery};
-use crate::operator::hints::explain;
 use crate::operator::reconcile::outcome::{Failure, Outcome, StepError, Success};
 use crate::pipeline::acquire::BundleSummary;
 use crate::pipeline::reason::{Classify, Disposition, Reason};
@@ -116,7 +115,7 @@ fn succeeded(conditions: &mut Conditions<'_>, status: &mut PolicyImageStatus, su
 
 fn failed(conditions: &mut Conditions<'_>, status: &PolicyImageStatus, failure: &Failure) {
     let reason = failure.error.reason();
-    let error = explain(&failure.error);
+    let error = failure.error.explain();
     let taken = matches!(reason, Reason::NotOwned | Reason::Immutable);
     // Who else writes to the ConfigMap decides what it holds.
     let serving = if taken || failure.last_good_missing {
