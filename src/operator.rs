@@ -3,7 +3,6 @@
 pub mod api;
 pub mod args;
 pub mod connect;
-pub mod context;
 pub mod controller;
 pub mod delivery;
 pub mod hints;

@@ -1,5 +1,6 @@
 //! Watches, and the loop that turns their events into runs.
 
+pub mod context;
 pub mod reconciler;
 pub mod state;
 pub mod trigger;
@@ -19,9 +20,9 @@ use kube::runtime::{Controller, PredicateConfig, WatchStreamExt as _, watcher as
 use kube::{Api, Client, ResourceExt as _};
 use tokio::sync::oneshot;
 
+use self::context::{ConfigMaps, Context};
 use super::api::spec::PolicyImage;
 use super::api::{FIELD_MANAGER, MANAGED_BY_LABEL, Request};
-use super::context::{ConfigMaps, Context};
 use super::identity::ObjectKey;
 use crate::pipeline::ports::Ports;
 use crate::pipeline::reason::chain;

@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use super::api::condition::READY;
 use super::args::RunArguments;
 use super::connect::{self, ConnectError};
-use super::context::Context;
+use super::controller::context::Context;
 use super::controller::state::StateCache;
 use super::controller::{self, View, Watches};
 use super::leader::{self, LeaderElection, Leadership, Loss, Timing};

@@ -7,11 +7,11 @@ use futures::FutureExt as _;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::controller::Action;
 
+use super::context::{ConfigMaps, Context, watched};
 use super::state::{EndedRun, ObjectState, next_state};
 use super::trigger::{self, Decision, Trigger};
 use crate::operator::api::Request;
 use crate::operator::api::spec::PolicyImage;
-use crate::operator::context::{ConfigMaps, Context, watched};
 use crate::operator::identity::ObjectKey;
 use crate::operator::reconcile::outcome::{Failure, Outcome, StepError, Success};
 use crate::operator::reconcile::{self, restore, validate};

@@ -175,7 +175,7 @@ fn how_old_an_answer_may_be_depends_on_who_asks(#[case] trigger: Trigger, #[case
         failures,
         ..ObjectState::default()
     };
-    let expected = started - Duration::from_secs(seconds);
+    let expected = started.checked_sub(Duration::from_secs(seconds)).unwrap();
     assert_eq!(trigger.not_before(&state, INTERVAL, started), expected);
     let revalidated = ObjectState {
         revalidate_after: Some(started),

@@ -8,12 +8,12 @@ use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::{ObjectRef, Store};
 use tokio::sync::Semaphore;
 
-use super::controller::state::StateCache;
-use super::metrics::Metrics;
-use super::objects::ClusterObjects;
-use super::reconcile::validate::OperatorOptions;
-use super::status::StatusWriter;
-use super::write_gate::WriteGate;
+use super::state::StateCache;
+use crate::operator::metrics::Metrics;
+use crate::operator::objects::ClusterObjects;
+use crate::operator::reconcile::validate::OperatorOptions;
+use crate::operator::status::StatusWriter;
+use crate::operator::write_gate::WriteGate;
 use crate::pipeline::Pipeline;
 
 /// What every run shares.
