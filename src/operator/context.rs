@@ -2,10 +2,8 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
-use kube::core::PartialObjectMeta;
 use kube::runtime::events::Reporter;
 use kube::runtime::reflector::{ObjectRef, Store};
 use tokio::sync::Semaphore;
@@ -13,6 +11,7 @@ use tokio::sync::Semaphore;
 use super::leader::LeaderHandle;
 use super::metrics::Metrics;
 use super::objects::ClusterObjects;
+use super::received::ConfigMapMetadata;
 use super::reconcile::memory::StateCache;
 use super::reconcile::validate::OperatorOptions;
 use crate::pipeline::Pipeline;
@@ -48,7 +47,7 @@ impl<P> Context<P> {
 }
 
 /// The watched ConfigMaps of one controller: metadata only, and only those that carry our label.
-pub type ConfigMaps = Store<PartialObjectMeta<ConfigMap>>;
+pub type ConfigMaps = Store<ConfigMapMetadata>;
 
 /// The metadata of a watched ConfigMap.
 #[must_use]

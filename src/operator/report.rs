@@ -10,6 +10,7 @@ use super::api::condition::READY;
 use super::api::spec::PolicyImage;
 use super::api::status::PolicyImageStatus;
 use super::kube_error::describe;
+use super::received::{MetadataOnly, Received};
 
 /// Most bytes of an event's note; the API server refuses more than 1024.
 const NOTE_LIMIT: usize = 1000;
@@ -29,7 +30,8 @@ pub async fn patch_status(client: &Client, object: &PolicyImage, new: &PolicyIma
         return Ok(false);
     };
     let patch = json!({ "metadata": { "resourceVersion": object.metadata.resource_version }, "status": difference });
-    let api: Api<PolicyImage> = Api::namespaced(client.clone(), namespace);
+    // The answer is of no use, and its managed fields may be such that no PolicyImage could be read from it.
+    let api: Api<Received<PolicyImage, MetadataOnly>> = Api::namespaced(client.clone(), namespace);
     let parameters = PatchParams {
         field_manager: Some(super::api::FIELD_MANAGER.to_owned()),
         ..PatchParams::default()

@@ -4,10 +4,8 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
-use kube::core::PartialObjectMeta;
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
@@ -19,6 +17,7 @@ use crate::domain::revision::Revision;
 use crate::domain::trust::Verified;
 use crate::operator::api::FIELD_MANAGER;
 use crate::operator::kube_error::KubeError;
+use crate::operator::received::ConfigMapMetadata;
 use crate::pipeline::reason::{Classify, Disposition, Reason};
 
 /// Most bytes that Kubernetes keeps in one ConfigMap. Names and annotations are counted too, so that the API server never
@@ -193,8 +192,8 @@ async fn write(
     parameters: &PatchParams,
     patch: &Patch<Value>,
 ) -> Result<ObjectMeta, DeliverError> {
-    let api: Api<ConfigMap> = Api::namespaced(client.clone(), &target.namespace);
-    let written: Result<PartialObjectMeta<ConfigMap>, _> = api.patch_metadata(&target.name, parameters, patch).await;
+    let api: Api<ConfigMapMetadata> = Api::namespaced(client.clone(), &target.namespace);
+    let written = api.patch(&target.name, parameters, patch).await;
     let failed = |error| DeliverError::Write(KubeError::new(format!("write ConfigMap '{}'", target.name), error));
     Ok(written.map_err(failed)?.metadata)
 }
@@ -223,9 +222,9 @@ async fn release_fields(
 
 /// Deletes the ConfigMap that was delivered under another name before the spec changed, if it is still ours.
 async fn prune_previous(client: &Client, target: &Target, previous: &str) -> Result<(), DeliverError> {
-    let api: Api<ConfigMap> = Api::namespaced(client.clone(), &target.namespace);
+    let api: Api<ConfigMapMetadata> = Api::namespaced(client.clone(), &target.namespace);
     let failed = |error| DeliverError::Write(KubeError::new(format!("remove ConfigMap '{previous}'"), error));
-    let Some(found) = api.get_metadata_opt(previous).await.map_err(failed)? else {
+    let Some(found) = api.get_opt(previous).await.map_err(failed)? else {
         return Ok(());
     };
     if !is_owned(&found.metadata, &target.owner.uid) {

@@ -12,6 +12,7 @@ use super::validate::Target;
 use crate::domain::digest::Digest;
 use crate::operator::api::GROUP;
 use crate::operator::kube_error::KubeError;
+use crate::operator::received::{ConfigMapBody, Received};
 use crate::pipeline::reason::{Classify, Disposition, Reason};
 
 /// How soon a ConfigMap of a deleted namesake is looked at again: garbage collection is on its way.
@@ -112,12 +113,12 @@ pub async fn observe(
     {
         return Ok(Observed::Ours(delivered.existing.clone()));
     }
-    let api: Api<ConfigMap> = Api::namespaced(client.clone(), &target.namespace);
+    let api: Api<Received<ConfigMap, ConfigMapBody>> = Api::namespaced(client.clone(), &target.namespace);
     let found = api.get_opt(&target.name).await;
     let found = found
         .map_err(|error| ObserveError::Read(KubeError::new(format!("read ConfigMap '{}'", target.name), error)))?;
     found.map_or(Ok(Observed::Absent), |config_map| {
-        existing(config_map, target).map(Observed::Ours)
+        existing(config_map.into(), target).map(Observed::Ours)
     })
 }
 

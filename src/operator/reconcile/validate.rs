@@ -11,7 +11,7 @@ use crate::domain::access::{ClientCertificate, Keyring, KeyringError, RegistryAc
 use crate::domain::reference::{ImageReference, ReferenceError};
 use crate::domain::source::{ImageSource, Source, SourceError};
 use crate::domain::trust::{Authority, PublicKey, PublicKeyError, TrustPolicy, TrustPolicyError};
-use crate::operator::api::spec::{ConfigMapDelivery, PolicyImage, PolicyImageSpec, Verify};
+use crate::operator::api::spec::{ConfigMapDelivery, PolicyImage, PolicyImageSpec, UnreadableSpec, Verify};
 use crate::pipeline::reason::{Classify, Disposition, Reason};
 pub use duration::{DEFAULT_TIMEOUT, interval, timeout};
 
@@ -70,6 +70,17 @@ pub enum ValidateError {
     /// The object has no namespace, name or UID: not from an API server.
     #[error("the object has no {0}")]
     FindIdentity(&'static str),
+    /// The whole spec.
+    #[error(
+        "{field} cannot be read by this version of the operator{}; compare the spec with `policy-operator crd`, which prints the schema of this version",
+        missing.as_ref().map_or_else(String::new, |missing| format!(": '{missing}' is missing"))
+    )]
+    ReadSpec {
+        /// Where reading ended.
+        field: String,
+        /// What should be there.
+        missing: Option<String>,
+    },
     /// `spec.image`.
     #[error("spec.image: {0}")]
     ParseImage(ReferenceError),
@@ -139,6 +150,7 @@ impl Classify for ValidateError {
             Self::RequireVerification => Reason::VerificationRequired,
             Self::DeliverToSystem(_) | Self::DeliverToReserved(_) => Reason::NotOwned,
             Self::FindIdentity(_)
+            | Self::ReadSpec { .. }
             | Self::ParseImage(_)
             | Self::ParseSource(_)
             | Self::ParseDuration { .. }
@@ -160,6 +172,10 @@ impl Classify for ValidateError {
 /// [`ValidateError`] for the first thing that is wrong.
 pub fn validate(object: &PolicyImage, references: &References, rules: OperatorOptions) -> Result<Plan, ValidateError> {
     let spec = &object.spec;
+    if let Some(UnreadableSpec { field, missing }) = &spec.unreadable {
+        let (field, missing) = (field.clone(), missing.clone());
+        return Err(ValidateError::ReadSpec { field, missing });
+    }
     if spec.insecure && spec.tls.is_some() {
         return Err(ValidateError::CombineInsecure);
     }
