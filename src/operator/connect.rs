@@ -154,3 +154,6 @@ pub fn host_name() -> String {
         .filter(|name| !name.is_empty())
         .unwrap_or_else(|| "policy-operator".to_owned())
 }
+
+#[cfg(test)]
+mod tests;

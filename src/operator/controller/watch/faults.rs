@@ -65,3 +65,67 @@ impl Faults {
         self.told.insert(key, part);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn object(name: &str) -> ObjectMeta {
+        let text = |text: &str| Some(text.to_owned());
+        ObjectMeta {
+            name: text(name),
+            namespace: text("acme"),
+            uid: text("1"),
+            resource_version: text("1"),
+            ..ObjectMeta::default()
+        }
+    }
+
+    fn count(faults: &Faults) -> usize {
+        let text = faults.metrics.encode().expect("metrics");
+        let samples = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("policy_operator_unreadable_objects_total{"));
+        samples
+            .filter_map(|sample| sample.rsplit_once(' ')?.1.parse::<usize>().ok())
+            .sum()
+    }
+
+    #[test]
+    fn an_object_is_told_of_once_until_it_is_mended_or_gone() {
+        let mut faults = Faults::new(Watched::PolicyImages, Arc::new(Metrics::new()));
+        for _ in 0..3 {
+            assert!(
+                faults.note(&object("app"), Some(Part::Status), false),
+                "the rest can be used"
+            );
+        }
+        assert_eq!(count(&faults), 1);
+        faults.note(&object("app"), Some(Part::Spec), false);
+        assert_eq!(count(&faults), 2, "another part");
+        faults.note(&object("app"), None, false);
+        faults.note(&object("app"), Some(Part::Spec), false);
+        assert_eq!(count(&faults), 3, "mended in between");
+        faults.note(&object("app"), Some(Part::Spec), true);
+        assert_eq!(count(&faults), 3, "deleted");
+        assert!(faults.told.is_empty(), "and forgotten");
+    }
+
+    #[test]
+    fn what_does_not_say_who_it_is_cannot_be_used() {
+        let mut faults = Faults::new(Watched::ConfigMaps, Arc::new(Metrics::new()));
+        for _ in 0..2 {
+            assert!(!faults.note(&ObjectMeta::default(), None, false));
+        }
+        assert_eq!(count(&faults), 1);
+    }
+
+    #[test]
+    fn no_number_of_objects_makes_the_memory_grow_without_end() {
+        let mut faults = Faults::new(Watched::PolicyImages, Arc::new(Metrics::new()));
+        for number in 0..=MAX_TOLD {
+            faults.note(&object(&number.to_string()), Some(Part::Status), false);
+        }
+        assert!(faults.told.len() <= MAX_TOLD, "{}", faults.told.len());
+    }
+}
