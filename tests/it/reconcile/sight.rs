@@ -136,17 +136,20 @@ fn date_fields(object: &mut Value) {
     object["metadata"]["annotations"]["acme.example.com/changed"] = json!(fastrand::u64(..).to_string());
 }
 
-/// A new object is delivered, and a ConfigMap that somebody edits is restored.
+/// A new object is delivered, and a ConfigMap that somebody edits is restored. Twice: after a change an object is looked
+/// at once more by the clock, which could be what restores it the first time.
 async fn assert_sight(arena: &Arena, name: &str) {
     arena.deliver(name, arena.spec("1.0.0")).await;
     let config_map = format!("{name}-bundle");
-    let forged = json!({ "binaryData": { "bundle.tar.gz": "Zm9yZ2Vk" } });
-    arena.patch_config_map(&config_map, forged).await;
-    arena
-        .until_config_map(&config_map, "is as it was", |found| {
-            found.is_some_and(|found| bundle_in(found) == bytes("one"))
-        })
-        .await;
+    for forged in ["Zm9yZ2Vk", "Zm9yZ2VkIGFnYWlu"] {
+        let forged = json!({ "binaryData": { "bundle.tar.gz": forged } });
+        arena.patch_config_map(&config_map, forged).await;
+        arena
+            .until_config_map(&config_map, "is as it was", |found| {
+                found.is_some_and(|found| bundle_in(found) == bytes("one"))
+            })
+            .await;
+    }
 }
 
 /// As [`assert_sight`], now and after a restart, which lists everything anew.
@@ -187,7 +190,7 @@ async fn the_time_of_a_condition_of_one_object_hides_no_other_and_is_written_ane
     admin
         .update(POLICY_IMAGES, "policyimages/hostile/status", set_time)
         .await;
-    assert_sight(&arena, "now").await;
+    assert_sight_over_a_restart(&mut arena).await;
     let counted = "policy_operator_unreadable_objects_total{kind=\"policyimages\",part=\"status\"}";
     assert!((metrics::value(&arena.operator, counted).await - 1.0).abs() < f64::EPSILON);
     let lines = |arena: &Arena| {
@@ -199,9 +202,6 @@ async fn the_time_of_a_condition_of_one_object_hides_no_other_and_is_written_ane
     };
     assert_eq!(lines(&arena), 1, "told once");
 
-    arena.operator.process().kill().await.expect("killed");
-    arena.restart().await;
-    assert_sight(&arena, "after").await;
     let admin = Raw::admin(&arena);
     let mended = || async {
         let object = admin.get(POLICY_IMAGES, "policyimages/hostile").await;
