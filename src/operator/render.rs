@@ -110,7 +110,7 @@ async fn bounded<P: Ports>(
     pipeline: &Pipeline<P>,
     rules: OperatorOptions,
 ) -> Result<(Success, Value), Failure> {
-    let deadline = validate::timeout(&object.spec).unwrap_or(validate::DEFAULT_TIMEOUT);
+    let deadline = validate::deadline(&object.spec, rules);
     let run = async {
         let plan = plan(object, manifests, rules).await?;
         let verified_plan = resolve_and_verify(plan, pipeline, Instant::now()).await?;
