@@ -14,6 +14,7 @@ pub mod reconcile;
 pub mod render;
 pub mod report;
 pub mod run;
+pub mod slot;
 pub mod turn;
 
 pub use program::main;

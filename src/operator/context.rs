@@ -8,7 +8,6 @@ use kube::Client;
 use kube::core::PartialObjectMeta;
 use kube::runtime::events::Reporter;
 use kube::runtime::reflector::{ObjectRef, Store};
-use tokio::sync::Semaphore;
 
 use super::leader::LeaderHandle;
 use super::metrics::Metrics;
@@ -33,8 +32,8 @@ pub struct Context<P> {
     pub reporter: Reporter,
     /// What is counted.
     pub metrics: Arc<Metrics>,
-    /// Bounds the runs at one time over all watched namespaces.
-    pub slots: Semaphore,
+    /// Runs at work at one time, over all watched namespaces.
+    pub concurrency: usize,
     /// The right to write, where replicas compete for it.
     pub tenure: Option<LeaderHandle>,
 }

@@ -31,6 +31,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
 
 use crate::operator::api::spec::PolicyImage;
+use crate::operator::slot::Slot;
 use crate::pipeline::Pipeline;
 use crate::pipeline::ports::Ports;
 use decide::Work;
@@ -85,6 +86,7 @@ pub async fn apply<P: Ports>(
     verified_plan: &VerifiedPlan,
     state: &mut ObjectState,
     watched: Option<&ObjectMeta>,
+    slot: &mut Slot,
 ) -> Result<Success, Failure> {
     let VerifiedPlan {
         plan,
@@ -99,10 +101,8 @@ pub async fn apply<P: Ports>(
     let (existing, bundle) = match decide::decide(plan, verified, generation, status, &observed) {
         Work::Nothing => (observed.into_existing(), None),
         Work::Deliver => {
-            let acquired = pipeline
-                .acquire(&plan.source, verified)
-                .await
-                .map_err(|error| failed(error.into()))?;
+            let acquired = slot.release_during(pipeline.acquire(&plan.source, verified)).await;
+            let acquired = acquired.map_err(|error| failed(error.into()))?;
             let previous_config_maps = state.previous_config_maps(status);
             let delivered = deliver::deliver(
                 client,

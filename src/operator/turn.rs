@@ -1,4 +1,4 @@
-//! One object's turn: a slot, a run, and what is told about it.
+//! One object's turn: a run, and what is told about it.
 
 use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
@@ -7,7 +7,6 @@ use futures::FutureExt as _;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
-use kube::runtime::controller::Action;
 
 use super::api::spec::PolicyImage;
 use super::context::{ConfigMaps, Context, watched};
@@ -19,6 +18,7 @@ use super::reconcile::outcome::{Failure, Outcome, StepError, Success};
 use super::reconcile::schedule::{self, changed, tolerated_age};
 use super::reconcile::{self, status, validate};
 use super::report;
+use super::slot::Slot;
 use crate::pipeline::ports::Ports;
 use crate::pipeline::reason::{Classify as _, Reason, chain};
 use crate::pipeline::single_flight::FAILURE_SHARED_FOR;
@@ -29,30 +29,16 @@ const DEFAULT_INTERVAL: Duration = Duration::from_mins(5);
 /// How long it may take to look after the last good bundle.
 const HOLD: Duration = Duration::from_secs(10);
 
-/// How soon an object is run again that could not even be told that its run panicked.
-const AFTER_PANIC: Duration = Duration::from_mins(1);
-
-/// Waits for a slot, then runs the object if there is anything to do, and says when its next turn is.
-pub async fn take<P: Ports>(object: &PolicyImage, context: &Context<P>, config_maps: &ConfigMaps) -> Action {
-    let waiting = context.metrics.wait();
-    // The slots are closed when the program stops.
-    let Ok(_slot) = context.slots.acquire().await else {
-        return Action::await_change();
-    };
-    drop(waiting);
-    // Boxed, so that a thousand objects that wait do not each hold the space of a run.
-    let run = AssertUnwindSafe(Box::pin(run(object, context, config_maps))).catch_unwind();
-    run.await.unwrap_or_else(|_| {
-        // All objects share one task: without this second net, a panic while one is reported on would end them all.
-        context.metrics.panicked();
-        Action::requeue(AFTER_PANIC)
-    })
-}
-
-/// One run and everything around it: the deadline, a net for panics, status, event, metrics, the next run.
-async fn run<P: Ports>(object: &PolicyImage, context: &Context<P>, config_maps: &ConfigMaps) -> Action {
+/// One run and everything around it: the deadline, a net for panics, status, event, metrics, the next run. Says how soon
+/// the next is; none where only a change wakes the object.
+pub async fn take<P: Ports>(
+    object: &PolicyImage,
+    context: &Context<P>,
+    config_maps: &ConfigMaps,
+    mut slot: Slot,
+) -> Option<Duration> {
     if object.metadata.deletion_timestamp.is_some() || !context.may_write() {
-        return Action::await_change();
+        return None;
     }
     let (namespace, name, uid) = (
         object.namespace().unwrap_or_default(),
@@ -69,14 +55,14 @@ async fn run<P: Ports>(object: &PolicyImage, context: &Context<P>, config_maps: 
         requested_at: status::requested_at(object),
     };
     if let Some(left) = state.idle(&request, target.as_ref(), watched.as_ref(), Instant::now()) {
-        return Action::requeue(left);
+        return Some(left);
     }
     let measured = context.metrics.run();
     let interval = validate::interval(&object.spec).unwrap_or(DEFAULT_INTERVAL);
     let outcome = if object.spec.suspend {
         Outcome::Suspended
     } else {
-        let outcome = bounded(object, context, watched.as_ref(), &mut state, interval).await;
+        let outcome = bounded(object, context, watched.as_ref(), &mut state, interval, &mut slot).await;
         held(object, context, watched.as_ref(), &mut state, outcome).await
     };
     log(&namespace, &name, &outcome);
@@ -97,7 +83,7 @@ async fn run<P: Ports>(object: &PolicyImage, context: &Context<P>, config_maps: 
     // Without a written status the next run must not take this one for done.
     state.answered = next.filter(|_| written).map(|next| (request, Instant::now() + next));
     context.memory.keep(&namespace, &name, state);
-    next.map_or_else(Action::await_change, Action::requeue)
+    next
 }
 
 /// How old the answer about the tag may be: what failed, and what somebody asks for, is asked anew; what only the clock
@@ -119,9 +105,10 @@ async fn bounded<P: Ports>(
     watched: Option<&ObjectMeta>,
     state: &mut ObjectState,
     interval: Duration,
+    slot: &mut Slot,
 ) -> Outcome {
     let not_before = not_before(object, state, interval);
-    let deadline = validate::timeout(&object.spec).unwrap_or(validate::DEFAULT_TIMEOUT);
+    let deadline = validate::deadline(&object.spec, context.rules);
     let run = async {
         let Context {
             client,
@@ -136,7 +123,10 @@ async fn bounded<P: Ports>(
             state.forget_what_is_not_admitted_by(&plan.trust);
         }
         let verified_plan = match planned {
-            Ok(plan) => reconcile::resolve_and_verify(plan, pipeline, not_before).await,
+            Ok(plan) => {
+                let answers = reconcile::resolve_and_verify(plan, pipeline, not_before);
+                slot.release_during(answers).await
+            }
             Err(error) => Err(error),
         };
         // An answer from before this run may miss the push or the signature that made somebody ask for the run.
@@ -148,10 +138,13 @@ async fn bounded<P: Ports>(
         if !context.may_write() {
             return Err(StepError::LeadershipLost.into());
         }
-        reconcile::apply(object, client, pipeline, &verified_plan?, state, watched).await
+        reconcile::apply(object, client, pipeline, &verified_plan?, state, watched, slot).await
     };
     let run = AssertUnwindSafe(run).catch_unwind();
-    match tokio::time::timeout(deadline, run).await {
+    let ended = tokio::time::timeout(deadline, run).await;
+    // The deadline may have passed while the run waited without its slot, and what follows is work.
+    slot.resume().await;
+    match ended {
         Ok(Ok(Ok(success))) => Outcome::Success(Box::<Success>::new(success)),
         Ok(Ok(Err(failure))) => Outcome::Failure(failure),
         Ok(Err(_)) => {
