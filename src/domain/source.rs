@@ -38,10 +38,10 @@ pub enum Selection {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SourceError {
     /// A tag or digest beside a range.
-    #[error("'semver' picks the tag; remove the tag or digest from image '{0}', or remove 'semver'")]
+    #[error("a version range picks the tag, so image '{0}' can have neither a tag nor a digest")]
     Conflict(String),
     /// The range does not parse.
-    #[error("semver '{range}' is not a version range such as '>=1.2.0 <2.0.0', '1.x' or '^1.2': {cause}")]
+    #[error("'{range}' is not a version range such as '>=1.2.0 <2.0.0', '1.x' or '^1.2': {cause}")]
     ParseRange {
         /// What was written.
         range: String,

@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use super::access::fingerprint;
 use super::digest::Digest;
-use super::revision::ImageRevision;
-pub use error::{TrustError, TrustPolicyError};
+use super::revision::{ImageRevision, Revision};
+pub use error::{TrustError, TrustPolicyError, list};
 pub use evidence::{Evidence, Fault, MAX_BUNDLE_BYTES, MAX_PAYLOAD_BYTES, SIGN_PREDICATE};
 pub use key::{MAX_KEYS, MAX_PEM_BYTES, PublicKey, PublicKeyError};
 
@@ -72,6 +72,22 @@ impl<T> Verified<T> {
         Verified {
             value,
             verification: Arc::clone(&self.verification),
+        }
+    }
+}
+
+impl From<Verified<ImageRevision>> for Verified<Revision> {
+    fn from(verified: Verified<ImageRevision>) -> Self {
+        verified.bind(Revision::Image(verified.value().clone()))
+    }
+}
+
+impl Verified<Revision> {
+    /// The image that was verified.
+    #[must_use]
+    pub fn image(&self) -> Verified<ImageRevision> {
+        match self.value() {
+            Revision::Image(image) => self.bind(image.clone()),
         }
     }
 }
@@ -182,7 +198,7 @@ impl SignaturePolicy {
                 trust_digest: self.digest,
             });
         }
-        let subject = revision.to_string();
+        let subject = Box::new(revision.clone());
         if evidence.is_empty() {
             return Err(TrustError::Unsigned {
                 subject,

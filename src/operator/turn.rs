@@ -20,7 +20,7 @@ use super::reconcile::{self, status, validate};
 use super::report;
 use super::slot::Slot;
 use crate::pipeline::ports::Ports;
-use crate::pipeline::reason::{Classify as _, Reason, chain};
+use crate::pipeline::reason::{Classify as _, Reason};
 use crate::pipeline::single_flight::FAILURE_SHARED_FOR;
 
 /// The interval of an object whose interval cannot be read.
@@ -214,7 +214,7 @@ fn log(namespace: &str, name: &str, outcome: &Outcome) {
             }
         }
         Outcome::Failure(failure) => {
-            let (reason, error) = (failure.error.reason().as_str(), chain(&failure.error));
+            let (reason, error) = (failure.error.reason().as_str(), failure.error.explain());
             tracing::warn!(namespace, name, reason, error, "not reconciled");
         }
     }

@@ -124,7 +124,7 @@ const FAULTS: &[(Break, &str)] = &[
     ),
     (
         |object, _| object.spec.semver = Some("newest".into()),
-        "spec.semver: semver 'newest' is not a version range",
+        "spec.semver: 'newest' is not a version range",
     ),
     (
         |object, _| object.spec.image = "a/b:1".into(),
