@@ -1,35 +1,31 @@
 //! Watches, and the loop that turns their events into runs.
 
+pub mod feed;
 pub mod queue;
 pub mod runner;
 
-use std::collections::HashMap;
 use std::future::Future;
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{Stream, StreamExt as _};
+use futures::Stream;
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::{self, ObjectRef, Store};
-use kube::runtime::watcher::{self, Event as WatchEvent};
+use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt as _, watcher as watch};
 use kube::{Api, Client, ResourceExt as _};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use super::api::spec::PolicyImage;
-use super::api::{FIELD_MANAGER, GROUP, MANAGED_BY_LABEL};
+use super::api::{FIELD_MANAGER, MANAGED_BY_LABEL};
 use super::context::{ConfigMaps, Context};
-use super::reconcile::status;
 use super::slot::{Slot, Slots};
 use super::turn;
 use crate::pipeline::ports::Ports;
-use crate::pipeline::reason::chain;
-use queue::{NamespacedName, Priority};
+use queue::NamespacedName;
 use runner::{Reconciler, SharedQueue};
 
 /// Runs under way for each that may be at work: what waits for a registry needs little but a connection.
@@ -88,9 +84,16 @@ pub async fn run<P: Ports>(watches: Vec<Watches>, context: Arc<Context<P>>, stop
         let (objects, config_maps) = (watches.policy_images.0, watches.config_maps.0);
         let namespace = watches.namespace.as_deref();
         let changes = policy_images(&context, namespace, watches.policy_images.1);
-        feeds.spawn(feed_objects(changes, Arc::clone(&context), Arc::clone(&queue), watches.listed));
+        let (memory, added) = (Arc::clone(&context), Arc::clone(&queue));
+        feeds.spawn(async move {
+            feed::objects(changes, &added, watches.listed, |object| forget(&memory, object)).await;
+        });
         let changes = config_map_changes(&context, namespace, watches.config_maps.1);
-        feeds.spawn(feed_owners(changes, Arc::clone(&context), Arc::clone(&queue)));
+        let (memory, added) = (Arc::clone(&context), Arc::clone(&queue));
+        feeds.spawn(async move {
+            let wrote = |namespace: &str, name: &str, found: &ObjectMeta| memory.memory.wrote(namespace, name, found);
+            feed::owners(changes, &added, wrote).await;
+        });
         views.push((objects, config_maps));
     }
     let reconciler = Arc::new(PolicyImages { context, views });
@@ -113,7 +116,7 @@ impl<P: Ports> Reconciler for PolicyImages<P> {
         let mut views = self.views.iter();
         // Not there: deleted by now.
         let (object, config_maps) = views.find_map(|(objects, maps)| Some((objects.get(&key)?, maps)))?;
-        turn::take(&object, &self.context, config_maps, slot).await
+        Box::pin(turn::take(&object, &self.context, config_maps, slot)).await
     }
 
     fn panicked(&self) -> Duration {
@@ -126,79 +129,6 @@ impl<P: Ports> Reconciler for PolicyImages<P> {
     }
 }
 
-/// Adds objects whose trigger changed. Those of a list are added when it is complete: the store shows them from then on.
-async fn feed_objects<P>(
-    changes: impl Stream<Item = Result<WatchEvent<PolicyImage>, watcher::Error>>,
-    context: Arc<Context<P>>,
-    queue: Arc<SharedQueue>,
-    listed: oneshot::Sender<()>,
-) {
-    let mut changes = pin!(changes);
-    let (mut seen, mut list, mut listed) = (HashMap::new(), HashMap::new(), Some(listed));
-    while let Some(event) = changes.next().await {
-        match event {
-            Err(error) => log_failed_watch(&error),
-            Ok(WatchEvent::Init) => list.clear(),
-            Ok(WatchEvent::InitApply(object)) => {
-                list.insert(named(&object.metadata), trigger_key(&object));
-            }
-            Ok(WatchEvent::InitDone) => {
-                let added = list.iter().filter(|(name, trigger)| seen.get(*name) != Some(*trigger));
-                queue.add(added.map(|(name, _)| name.clone()), Priority::Routine);
-                seen = std::mem::take(&mut list);
-                // Whoever waits for it may be gone by now, on the way out.
-                let _ = listed.take().map(|listed| listed.send(()));
-            }
-            Ok(WatchEvent::Apply(object)) => {
-                let (name, trigger) = (named(&object.metadata), trigger_key(&object));
-                if seen.insert(name.clone(), trigger) != Some(trigger) {
-                    queue.add([name], Priority::Routine);
-                }
-            }
-            Ok(WatchEvent::Delete(object)) => {
-                seen.remove(&named(&object.metadata));
-                forget(&context, &object);
-            }
-        }
-    }
-}
-
-/// Adds the owners of ConfigMaps that somebody else changed or deleted. What we wrote ourselves is passed over.
-async fn feed_owners<P>(
-    changes: impl Stream<Item = Result<WatchEvent<PartialObjectMeta<ConfigMap>>, watcher::Error>>,
-    context: Arc<Context<P>>,
-    queue: Arc<SharedQueue>,
-) {
-    let mut changes = pin!(changes);
-    while let Some(event) = changes.next().await {
-        let (metadata, priority) = match event {
-            Err(error) => {
-                log_failed_watch(&error);
-                continue;
-            }
-            Ok(WatchEvent::Init | WatchEvent::InitDone) => continue,
-            Ok(WatchEvent::InitApply(object)) => (object.metadata, Priority::Routine),
-            Ok(WatchEvent::Apply(object) | WatchEvent::Delete(object)) => (object.metadata, Priority::Restoration),
-        };
-        let namespace = metadata.namespace.as_deref().unwrap_or_default();
-        let owners = metadata.owner_references.iter().flatten();
-        let owners = owners
-            .filter(|owner| owner.kind == "PolicyImage" && owner.api_version.split('/').next() == Some(GROUP))
-            .filter(|owner| !context.memory.wrote(namespace, &owner.name, &metadata))
-            .map(|owner| NamespacedName::new(namespace, &owner.name));
-        queue.add(owners, priority);
-    }
-}
-
-fn log_failed_watch(error: &watcher::Error) {
-    tracing::warn!(error = chain(error), "a watch failed and is started again");
-}
-
-fn named(metadata: &ObjectMeta) -> NamespacedName {
-    let (namespace, name) = (metadata.namespace.as_deref(), metadata.name.as_deref());
-    NamespacedName::new(namespace.unwrap_or_default(), name.unwrap_or_default())
-}
-
 fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
 where
     K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
@@ -207,19 +137,6 @@ where
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),
     }
-}
-
-/// The same as long as neither the spec nor the annotation that asks for a run changes. Our own status patches change
-/// neither.
-fn trigger_key(object: &PolicyImage) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    (
-        &object.metadata.uid,
-        object.metadata.generation,
-        status::requested_at(object),
-    )
-        .hash(&mut hasher);
-    hasher.finish()
 }
 
 fn forget<P>(context: &Context<P>, object: &PolicyImage) {
@@ -233,7 +150,7 @@ fn policy_images<P>(
     context: &Context<P>,
     namespace: Option<&str>,
     writer: reflector::store::Writer<PolicyImage>,
-) -> impl Stream<Item = Result<WatchEvent<PolicyImage>, watcher::Error>> + use<P> {
+) -> impl Stream<Item = Result<Event<PolicyImage>, watcher::Error>> + use<P> {
     watch(api(&context.client, namespace), watcher::Config::default())
         .default_backoff()
         .modify(|object: &mut PolicyImage| object.managed_fields_mut().clear())
@@ -244,7 +161,7 @@ fn config_map_changes<P>(
     context: &Context<P>,
     namespace: Option<&str>,
     writer: reflector::store::Writer<PartialObjectMeta<ConfigMap>>,
-) -> impl Stream<Item = Result<WatchEvent<PartialObjectMeta<ConfigMap>>, watcher::Error>> + use<P> {
+) -> impl Stream<Item = Result<Event<PartialObjectMeta<ConfigMap>>, watcher::Error>> + use<P> {
     let selector = format!("{MANAGED_BY_LABEL}={FIELD_MANAGER}");
     watch(
         api(&context.client, namespace),

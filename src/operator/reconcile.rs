@@ -75,7 +75,7 @@ pub async fn resolve_and_verify<P: Ports>(
     })
 }
 
-/// Steps 5 to 7: brings the target to what was verified_plan.
+/// Steps 5 to 7: brings the target to what was verified.
 ///
 /// # Errors
 /// The error of the step that failed, with the proof.
@@ -101,7 +101,8 @@ pub async fn apply<P: Ports>(
     let (existing, bundle) = match decide::decide(plan, verified, generation, status, &observed) {
         Work::Nothing => (observed.into_existing(), None),
         Work::Deliver => {
-            let acquired = slot.release_during(pipeline.acquire(&plan.source, verified)).await;
+            let acquired = Box::pin(pipeline.acquire(&plan.source, verified));
+            let acquired = slot.release_during(acquired).await;
             let acquired = acquired.map_err(|error| failed(error.into()))?;
             let previous_config_maps = state.previous_config_maps(status);
             let delivered = deliver::deliver(

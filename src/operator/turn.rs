@@ -124,7 +124,8 @@ async fn bounded<P: Ports>(
         }
         let verified_plan = match planned {
             Ok(plan) => {
-                let answers = reconcile::resolve_and_verify(plan, pipeline, not_before);
+                // Boxed, so that the states of a run are not all on one stack.
+                let answers = Box::pin(reconcile::resolve_and_verify(plan, pipeline, not_before));
                 slot.release_during(answers).await
             }
             Err(error) => Err(error),
@@ -140,7 +141,7 @@ async fn bounded<P: Ports>(
         }
         reconcile::apply(object, client, pipeline, &verified_plan?, state, watched, slot).await
     };
-    let run = AssertUnwindSafe(run).catch_unwind();
+    let run = AssertUnwindSafe(Box::pin(run)).catch_unwind();
     let ended = tokio::time::timeout(deadline, run).await;
     // The deadline may have passed while the run waited without its slot, and what follows is work.
     slot.resume().await;

@@ -91,6 +91,18 @@ impl SharedQueue {
         }
     }
 
+    /// Takes all that may start, for tests.
+    #[cfg(test)]
+    pub(super) fn drain(&self) -> Vec<String> {
+        let mut queue = self.lock();
+        let mut names = Vec::new();
+        while let Some(object) = queue.next(Instant::now()) {
+            names.push(format!("{}/{}", object.namespace, object.name));
+            queue.done(object, None);
+        }
+        names
+    }
+
     fn lock(&self) -> MutexGuard<'_, WorkQueue> {
         // Nothing in it panics between two changes that belong together.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)

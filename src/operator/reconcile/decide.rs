@@ -11,7 +11,7 @@ use crate::operator::api::condition::READY;
 use crate::operator::api::status::PolicyImageStatus;
 use crate::operator::api::{BUNDLE_DIGEST_ANNOTATION, FIELD_MANAGER, MANAGED_BY_LABEL, SOURCE_ANNOTATION};
 
-/// What is left to do after the revision is known and verified_plan.
+/// What is left to do after the revision is known and verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Work {
     /// The target holds what the plan asks for, and status says so.

@@ -81,7 +81,12 @@ async fn other_hosts_and_other_transport_settings_are_not_concerned() {
         ..TransportSettings::default()
     };
     let settings = insecure.digest();
-    assert!(breakers.attempt(Route { settings, ..route() }, puller("a")).await.is_ok());
+    assert!(
+        breakers
+            .attempt(Route { settings, ..route() }, puller("a"))
+            .await
+            .is_ok()
+    );
     assert!(breakers.attempt(route_to("ghcr.io"), puller("a")).await.is_ok());
 }
 
@@ -90,7 +95,11 @@ async fn whoever_was_answered_is_not_stopped_by_the_failures_of_others() {
     let breakers = CircuitBreakers::default();
     breakers.attempt(route(), puller("good")).await.unwrap().answered();
     for _ in 0..FAILURES {
-        breakers.attempt(route(), puller("bad")).await.unwrap().failed(silence());
+        breakers
+            .attempt(route(), puller("bad"))
+            .await
+            .unwrap()
+            .failed(silence());
     }
     let _probe = breakers.attempt(route(), puller("bad")).await.unwrap();
     let good = breakers.attempt(route(), puller("good")).await.unwrap();
