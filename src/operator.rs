@@ -16,6 +16,7 @@ pub mod received;
 pub mod reconcile;
 pub mod render;
 pub mod run;
+pub mod slot;
 pub mod status;
 pub mod write_gate;
 

@@ -3,6 +3,7 @@
 //! Registries use it today; Git servers, trust roots and bundle servers will. Nothing here knows a protocol above HTTP,
 //! or one of the adapters above it. Its error is [`NetworkError`]; each adapter turns it into its own.
 
+pub(crate) mod circuit_breaker;
 pub mod egress;
 pub mod error;
 pub mod host_pattern;

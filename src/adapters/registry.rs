@@ -7,7 +7,7 @@
 //!        session                         what the registry accepts: challenge, realm, token
 //!        sender                          retries, redirects, the observer
 //!        store                           blobs on disk
-//!        network                         TLS, and where a connection may lead: `adapters::network`
+//!        network                         TLS, where a connection may lead, hosts that hang: `adapters::network`
 //! ```
 //!
 //! **Security invariants.** Every byte is hashed here. Every answer has a limit. Credentials go to the registry and to a
@@ -40,6 +40,7 @@ use self::session::Session;
 use self::store::BlobStore;
 use self::token::Authorizations;
 use crate::adapters::network::EgressPolicy;
+use crate::adapters::network::circuit_breaker::CircuitBreakers;
 use crate::adapters::network::transport::Transports;
 use crate::domain::access::RegistryAccess;
 use crate::domain::artifact::Descriptor;
@@ -69,6 +70,7 @@ struct Inner {
     options: RegistryOptions,
     egress: Arc<EgressPolicy>,
     transports: Transports,
+    circuit_breakers: Arc<CircuitBreakers>,
     authorizations: Authorizations,
     store: BlobStore,
 }
@@ -82,6 +84,7 @@ impl RegistryClient {
         let egress = Arc::new(options.egress.clone());
         let inner = Inner {
             transports: Transports::new(Arc::clone(&egress), options.timeouts),
+            circuit_breakers: Arc::default(),
             authorizations: Authorizations::default(),
             store: BlobStore::open(&options.cache_directory, options.cache_bytes).map_err(failure::storage)?,
             egress,

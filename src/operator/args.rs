@@ -1,9 +1,11 @@
 //! The command line. Every flag has an environment variable, so that a Deployment can set either.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
+use super::reconcile::validate::parse_max_timeout;
 use crate::runtime::args::{LogArguments, RegistryArguments};
 use crate::runtime::listen::ListenAddress;
 
@@ -46,10 +48,15 @@ pub struct RunArguments {
     )]
     pub watch_namespaces: Vec<String>,
 
-    /// Objects worked on at the same time
+    /// Objects worked on at the same time; those that wait for a registry do not count
     #[arg(long, env = "POLICY_OPERATOR_CONCURRENCY", value_name = "COUNT", default_value_t = 10,
           value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub concurrency: u16,
+
+    /// Longest that one run of an object may take, whatever its spec.timeout says, such as '90s'; at most '10m'
+    #[arg(long, env = "POLICY_OPERATOR_MAX_TIMEOUT", value_name = "DURATION", default_value = "10m",
+          value_parser = parse_max_timeout)]
+    pub max_timeout: Duration,
 
     /// Compete with other replicas for a Lease, and work only while holding it
     #[arg(long, env = "POLICY_OPERATOR_LEADER_ELECT", action = ArgAction::SetTrue)]

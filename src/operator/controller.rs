@@ -1,34 +1,43 @@
-//! The loop that turns the events of the watches into runs.
-
-pub mod watch;
+//! The controller: watches feed a queue, the queue hands out objects, and each run is a task.
+//!
+//! ```text
+//! watch → feed → queue → runner → reconciler
+//! ```
 
 pub mod context;
+pub mod feed;
+pub mod queue;
 pub mod reconciler;
+pub mod runner;
 pub mod state;
 pub mod trigger;
+pub mod watch;
 
-use std::convert::Infallible;
 use std::future::Future;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
+use std::time::Duration;
 
-use futures::{Stream, StreamExt as _, TryStreamExt as _};
-use kube::runtime::controller::Action;
-use kube::runtime::reflector::{self, Store};
-use kube::runtime::watcher::{self, Event as WatchEvent};
-use kube::runtime::{Controller, PredicateConfig, WatchStreamExt as _};
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::reflector::{self, ObjectRef, Store};
 use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 
 use self::context::{ConfigMaps, Context};
+use self::queue::NamespacedName;
+use self::runner::{Reconciler, SharedQueue};
 use self::watch::WatchScope;
-use super::api::Request;
 use super::api::spec::PolicyImage;
-use super::identity::ObjectKey;
 use super::received::ConfigMapMetadata;
+use super::slot::{Slot, Slots};
 use crate::pipeline::ports::Ports;
-use crate::pipeline::reason::chain;
 
-/// The two watches of one controller, filled by [`run`].
+/// Runs under way for each that may be at work: what waits for a registry needs little but a connection.
+const IN_FLIGHT_PER_SLOT: usize = 16;
+
+/// How soon an object is run again whose run panicked before it could say so.
+const AFTER_PANIC: Duration = Duration::from_mins(1);
+
+/// The two watches of one namespace, or of all, filled by [`run`].
 pub struct Watches {
     scope: WatchScope,
     listed: oneshot::Sender<()>,
@@ -45,7 +54,7 @@ pub struct View {
 }
 
 impl Watches {
-    /// Watches of one namespace, or of all.
+    /// Watches of what `scope` says.
     #[must_use]
     pub fn new(scope: WatchScope) -> (Self, View) {
         let (announce, listed) = oneshot::channel();
@@ -66,75 +75,61 @@ impl Watches {
     }
 }
 
-/// Runs objects until `shutdown`, then waits for the runs under way.
-pub async fn run<P: Ports>(
-    watches: Watches,
+/// Runs objects until `stop`, then waits for the runs under way. Ends before `stop` only where a watch ended, which is a
+/// bug.
+pub async fn run<P: Ports>(watches: Vec<Watches>, context: Arc<Context<P>>, stop: impl Future<Output = ()>) {
+    let queue = Arc::new(SharedQueue::new(context.concurrency * IN_FLIGHT_PER_SLOT));
+    let slots = Slots::new(context.concurrency);
+    // Aborted when this ends.
+    let mut feeds = JoinSet::new();
+    let mut views = Vec::new();
+    for watches in watches {
+        let (objects, writer) = watches.policy_images;
+        let changes = watches.scope.policy_images().reflect(writer);
+        let (states, added) = (Arc::clone(&context), Arc::clone(&queue));
+        feeds.spawn(async move { feed::objects(changes, &added, watches.listed, &states.states).await });
+        let (config_maps, writer) = watches.config_maps;
+        let changes = watches.scope.config_maps().reflect(writer);
+        let (states, added) = (Arc::clone(&context), Arc::clone(&queue));
+        feeds.spawn(async move { feed::config_maps(changes, &added, &states.states).await });
+        views.push((objects, config_maps));
+    }
+    let reconciler = Arc::new(PolicyImages { context, views });
+    tokio::select! {
+        () = runner::run(&queue, &slots, &reconciler, stop) => {}
+        _ = feeds.join_next() => {}
+    }
+}
+
+/// Runs what the queue hands out.
+struct PolicyImages<P> {
     context: Arc<Context<P>>,
-    shutdown: impl Future<Output = ()> + Send + Sync + 'static,
-) {
-    let Watches {
-        scope,
-        listed,
-        policy_images: (store, writer),
-        config_maps: (config_maps, config_map_writer),
-    } = watches;
-    let (forgetful, mut listed) = (Arc::clone(&context), Some(listed));
-    let triggers = scope
-        .policy_images()
-        .reflect(writer)
-        .inspect_ok(move |event| match event {
-            WatchEvent::Delete(object) => forget(&forgetful, object),
-            // Whoever waits for it may be gone by now, on the way out.
-            WatchEvent::InitDone => drop(listed.take().map(|listed| listed.send(()))),
-            WatchEvent::Apply(_) | WatchEvent::Init | WatchEvent::InitApply(_) => {}
-        })
-        .applied_objects()
-        .predicate_filter(trigger_key, PredicateConfig::default());
-    let owned = owned_config_maps(&scope, config_map_writer);
-    let reconciler = move |object: Arc<PolicyImage>, context: Arc<Context<P>>| {
-        let config_maps = config_maps.clone();
-        async move { Ok::<_, Infallible>(reconciler::reconcile(&object, &context, &config_maps).await) }
-    };
-    Controller::for_stream(triggers, store)
-        .owns_stream(owned)
-        // No bound here: the slots of the context bound all controllers together, and show who waits.
-        .graceful_shutdown_on(shutdown)
-        .run(reconciler, |_, _: &Infallible, _| Action::await_change(), context)
-        .for_each(async |result| {
-            if let Err(error) = result {
-                log_trigger(&error);
-            }
-        })
-        .await;
+    /// What each of the watches shows.
+    views: Vec<(Store<PolicyImage>, ConfigMaps)>,
 }
 
-/// The watches log by themselves what goes wrong with them. A trigger for an object that is gone by now is nothing.
-fn log_trigger<E: std::error::Error + 'static>(error: &kube::runtime::controller::Error<Infallible, E>) {
-    if matches!(error, kube::runtime::controller::Error::ObjectNotFound(_)) {
-        tracing::debug!(error = chain(error), "the object is gone");
-    } else {
-        tracing::warn!(error = chain(error), "a trigger failed");
+impl<P: Ports> Reconciler for PolicyImages<P> {
+    async fn reconcile(&self, object: &NamespacedName, slot: Slot) -> Option<Duration> {
+        let key = ObjectRef::new(&object.name).within(&object.namespace);
+        let mut views = self.views.iter();
+        // Not there: deleted by now.
+        let (found, objects, config_maps) =
+            views.find_map(|(objects, maps)| Some((objects.get(&key)?, objects, maps)))?;
+        let next = Box::pin(reconciler::reconcile(&found, &self.context, config_maps, slot)).await;
+        if objects.get(&key).is_none() {
+            // Deleted during the run, which then remembered it once more.
+            self.context.states.forget(&object.namespace, &object.name);
+            return None;
+        }
+        next
     }
-}
 
-/// A change of the spec or of the annotation that asks for a run. Our own status patches change neither.
-#[expect(clippy::unnecessary_wraps, reason = "the signature of a predicate")]
-fn trigger_key(object: &PolicyImage) -> Option<u64> {
-    let mut hasher = DefaultHasher::new();
-    (&object.metadata.uid, Request::of(object)).hash(&mut hasher);
-    Some(hasher.finish())
-}
-
-fn forget<P>(context: &Context<P>, object: &PolicyImage) {
-    if let Ok(key) = ObjectKey::of(&object.metadata) {
-        context.states.forget(&key);
+    fn panicked(&self) -> Duration {
+        self.context.metrics.panicked();
+        AFTER_PANIC
     }
-}
 
-/// ConfigMaps that carry our label. Most events are about what we wrote ourselves; the trigger sees to those.
-fn owned_config_maps(
-    scope: &WatchScope,
-    writer: reflector::store::Writer<ConfigMapMetadata>,
-) -> impl Stream<Item = watcher::Result<ConfigMapMetadata>> + use<> {
-    scope.config_maps().reflect(writer).touched_objects()
+    fn waiting(&self, objects: usize) {
+        self.context.metrics.waiting(objects);
+    }
 }

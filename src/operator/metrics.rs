@@ -201,11 +201,9 @@ impl Metrics {
         }
     }
 
-    /// Counts an object that waits, until the result is dropped.
-    #[must_use = "the wait ends when this is dropped"]
-    pub fn wait(&self) -> Waiting {
-        self.queued.inc();
-        Waiting(self.queued.clone())
+    /// Says how many objects wait for a run.
+    pub fn waiting(&self, objects: usize) {
+        self.queued.set(i64::try_from(objects).unwrap_or(i64::MAX));
     }
 
     /// Counts a run that panicked.
@@ -265,16 +263,6 @@ impl CacheObserver for Metrics {
     fn requested(&self, cache: CacheName, hit: bool) {
         let labels = [("cache", cache.into()), ("result", if hit { "hit" } else { "miss" })];
         self.cache_requests.get_or_create(&labels).inc();
-    }
-}
-
-/// An object that waits.
-#[derive(Debug)]
-pub struct Waiting(Gauge);
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        self.0.dec();
     }
 }
 

@@ -74,6 +74,7 @@ async fn print_rendered(arguments: &RenderArguments) -> Result<ExitCode, Failure
     let pipeline = Pipeline::new(adapters, Limits::default(), &(Arc::new(()) as Arc<dyn CacheObserver>));
     let options = OperatorOptions {
         require_verification: arguments.require_verification,
+        ..OperatorOptions::default()
     };
     let (mut output, mut problems) = (std::io::stdout(), std::io::stderr());
     let verdict = render(

@@ -14,9 +14,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::api::spec::PolicyImage;
 use super::delivery::config_map::ConfigMapState;
-use super::write_gate::WriteGate;
 use crate::pipeline::Pipeline;
 use crate::pipeline::ports::Ports;
+use deliver::Delivering;
 use dereference::ObjectReader;
 use outcome::{Failure, StepError, Success, VerifiedPlan};
 use validate::{OperatorOptions, Plan};
@@ -61,13 +61,12 @@ pub async fn resolve_and_verify<P: Ports>(
 /// The error of the step that failed, with the verification.
 pub async fn apply<P: Ports>(
     object: &PolicyImage,
-    gate: &WriteGate,
-    pipeline: &Pipeline<P>,
+    run: Delivering<'_, P>,
     plan: &VerifiedPlan,
     state: &mut ConfigMapState,
     watched: Option<&ObjectMeta>,
 ) -> Result<Success, Failure> {
-    match deliver::deliver(gate, pipeline, plan, object.status.as_ref(), state, watched).await {
+    match run.deliver(plan, object.status.as_ref(), state, watched).await {
         Ok(bundle) => Ok(Success::new(plan, bundle)),
         Err(error) => Err(Failure::after(plan.verified.verification(), error)),
     }

@@ -112,7 +112,7 @@ async fn with_deadline<P: Ports>(
     pipeline: &Pipeline<P>,
     options: OperatorOptions,
 ) -> Result<(Success, Vec<Value>), Failure> {
-    let deadline = validate::timeout(&object.spec).unwrap_or(validate::DEFAULT_TIMEOUT);
+    let deadline = validate::deadline(&object.spec, options);
     tokio::time::timeout(deadline, render_one(object, manifests, pipeline, options))
         .await
         .unwrap_or_else(|_| Err(StepError::DeadlineExceeded(deadline).into()))

@@ -7,7 +7,6 @@ use std::time::Duration;
 use kube::runtime::events::Reporter;
 use kube::runtime::reflector::Store;
 use kube::{Client, Config};
-use tokio::sync::Semaphore;
 
 use super::api::condition::READY;
 use super::args::RunArguments;
@@ -63,9 +62,8 @@ pub enum RunError {
     /// Another replica may lead now.
     #[error("leadership was lost, so this process stops before it writes again: {0}")]
     LeadershipLost(Loss),
-    /// A controller panicked. The others could go on, but its namespace would be watched by nobody and no probe would
-    /// show it.
-    #[error("a controller ended by itself, which is a bug; this process stops so that it is started anew")]
+    /// A watch panicked. The rest could go on, but nobody would watch, and no probe would show it.
+    #[error("a watch ended by itself, which is a bug; this process stops so that it is started anew")]
     ControllerExited,
 }
 
@@ -166,16 +164,17 @@ fn context<P: Ports>(
         pipeline: Pipeline::new(ports, Limits::default(), &observer),
         options: OperatorOptions {
             require_verification: arguments.require_verification,
+            max_timeout: arguments.max_timeout,
         },
         states: StateCache::default(),
         status: StatusWriter::new(gate.clone(), reporter),
         metrics: Arc::clone(metrics),
-        slots: Semaphore::new(usize::from(arguments.concurrency)),
+        concurrency: usize::from(arguments.concurrency),
         gate,
     }
 }
 
-/// Runs one controller for each watched namespace, or one for all.
+/// Runs the controller over all watched namespaces.
 async fn work<P: Ports>(
     arguments: &RunArguments,
     client: Client,
@@ -184,33 +183,26 @@ async fn work<P: Ports>(
     stop: Shutdown,
     leadership: Option<Leadership>,
 ) -> Result<(), RunError> {
-    let mut controllers = tokio::task::JoinSet::new();
-    let mut views = Vec::new();
-    for namespace in namespaces(&arguments.watch_namespaces) {
-        let (watches, view) = Watches::new(WatchScope {
-            client: client.clone(),
-            namespace,
-            health: health.clone(),
-            metrics: Arc::clone(&context.metrics),
-        });
-        views.push(view);
-        let shutdown = stop.requested();
-        controllers.spawn(controller::run(watches, Arc::clone(&context), shutdown));
-    }
+    let scope = |namespace| WatchScope {
+        client: client.clone(),
+        namespace,
+        health: health.clone(),
+        metrics: Arc::clone(&context.metrics),
+    };
+    let namespaces = namespaces(&arguments.watch_namespaces).into_iter();
+    let (watches, views) = namespaces.map(|namespace| Watches::new(scope(namespace))).unzip();
     tokio::spawn(announce(views, readiness, Arc::clone(&context.metrics)));
-    let asked = stop.clone();
     let drained = async {
-        while let Some(ended) = controllers.join_next().await {
-            if ended.is_err() || !asked.is_requested() {
-                return Err(RunError::ControllerExited);
-            }
+        controller::run(watches, context, stop.requested()).await;
+        if stop.is_requested() {
+            Ok(())
+        } else {
+            Err(RunError::ControllerExited)
         }
-        Ok(())
     };
     let timed = async {
         stop.requested().await;
         tracing::info!("stopping: waiting for the runs under way");
-        context.slots.close();
         tokio::time::sleep(DRAIN).await;
     };
     let Some(mut leadership) = leadership else {

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use moka::future::Cache;
 
-/// How long a failure is shared: long enough for objects that were created together, short enough that a mended registry
-/// is noticed by the next retry.
+/// How long a failure is shared after it ended: long enough for objects that were created together, short enough that a
+/// mended registry is noticed by the next retry. It is not counted from its beginning: a failure that took longer than
+/// this, because a host hung, would be nobody's but the first one's, and all others would hang in turn.
 pub const FAILURE_SHARED_FOR: Duration = Duration::from_secs(2);
 
 /// Entries that nobody asked for in this time are dropped.
@@ -24,13 +25,15 @@ pub fn recent() -> Instant {
     now.checked_sub(FAILURE_SHARED_FOR).unwrap_or(now)
 }
 
-/// An outcome, and when the work for it began.
+/// An outcome, and when the work for it began and ended.
 #[derive(Debug)]
 pub struct CachedResult<T, E> {
     /// What came of it.
     pub outcome: Result<T, Arc<E>>,
     /// When the work began: the outcome says nothing about changes after this.
     pub started: Instant,
+    /// When the work ended.
+    pub ended: Instant,
 }
 
 /// Is told how often work was saved, for metrics.
@@ -64,6 +67,7 @@ impl<T, E> CachedResult<T, E> {
         CachedResult {
             outcome: self.outcome.map(change),
             started: self.started,
+            ended: self.ended,
         }
     }
 }
@@ -73,6 +77,7 @@ impl<T: Clone, E> Clone for CachedResult<T, E> {
         Self {
             outcome: self.outcome.clone(),
             started: self.started,
+            ended: self.ended,
         }
     }
 }
@@ -135,17 +140,22 @@ where
         self
     }
 
-    /// An answer that began no earlier than `not_before`, good or bad: for what may change at any time, such as a tag.
+    /// A good answer that began no earlier than `not_before`, or a bad one that ended no earlier: for what may change at
+    /// any time, such as a tag.
     pub async fn get_since(
         &self,
         key: K,
         not_before: Instant,
         work: impl Future<Output = Result<T, E>>,
     ) -> CachedResult<T, E> {
-        self.answer(key, work, |answer| answer.started < not_before).await
+        let outdated = |answer: &CachedResult<T, E>| match &answer.outcome {
+            Ok(_) => answer.started < not_before,
+            Err(_) => answer.ended < not_before,
+        };
+        self.answer(key, work, outdated).await
     }
 
-    /// A good answer however old it is, or a bad one that began no earlier than `not_before`: for what cannot change once
+    /// A good answer however old it is, or a bad one that ended no earlier than `not_before`: for what cannot change once
     /// it is known, such as the content of a digest. A good answer that is not `usable` any more is worked out anew.
     ///
     /// # Errors
@@ -159,7 +169,7 @@ where
     ) -> Result<T, Arc<E>> {
         let outdated = |answer: &CachedResult<T, E>| match &answer.outcome {
             Ok(value) => !usable(value),
-            Err(_) => answer.started < not_before,
+            Err(_) => answer.ended < not_before,
         };
         self.answer(key, work, outdated).await.outcome
     }
@@ -182,6 +192,7 @@ where
             CachedResult {
                 outcome: work.await.map_err(Arc::new),
                 started,
+                ended: Instant::now(),
             }
         };
         let entry = self
@@ -241,6 +252,23 @@ mod tests {
         assert!(ask(recent(), Ok(1)).await.is_err());
         assert_eq!(ask(Instant::now(), Ok(2)).await, Ok(2));
         assert_eq!(ask(Instant::now(), Err("down")).await, Ok(2));
+    }
+
+    #[tokio::test]
+    async fn a_failure_that_took_long_is_shared_from_its_end() {
+        let (shared, counter) = (shared(), AtomicU32::new(0));
+        let fail = async || {
+            tokio::time::sleep(Duration::from_millis(30)).await;
+            Err::<u32, _>(counter.fetch_add(1, Ordering::SeqCst).to_string())
+        };
+        let began = Instant::now();
+        assert!(shared.get_since("tag", began, fail()).await.outcome.is_err());
+        let during = began + Duration::from_millis(15);
+        assert!(shared.get_since("tag", during, fail()).await.outcome.is_err());
+        assert!(shared.get_or_retry("tag", during, |_| true, fail()).await.is_err());
+        assert_eq!(counter.load(Ordering::SeqCst), 1);
+        assert!(shared.get_since("tag", Instant::now(), fail()).await.outcome.is_err());
+        assert_eq!(counter.load(Ordering::SeqCst), 2);
     }
 
     #[tokio::test]

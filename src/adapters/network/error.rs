@@ -47,6 +47,14 @@ pub enum NetworkError {
 }
 
 impl NetworkError {
+    /// `host` gave no answer in time.
+    pub(crate) fn timed_out(host: &str) -> Self {
+        Self::Unreachable {
+            host: host.to_owned(),
+            cause: "no answer within the time limit".to_owned(),
+        }
+    }
+
     /// Why a request to `host` got no answer, or the answer broke off. The library's own text is not used: it holds the
     /// URL.
     pub(crate) fn from_request(host: &str, error: &reqwest::Error) -> Self {
@@ -61,7 +69,7 @@ impl NetworkError {
             };
         }
         let cause = if error.is_timeout() {
-            "no answer within the time limit".to_owned()
+            return Self::timed_out(&host);
         } else if error.is_connect() {
             find::<io::Error>(error).map_or_else(|| "no connection".to_owned(), |error| plain(&error.to_string()))
         } else {

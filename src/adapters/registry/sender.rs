@@ -9,8 +9,11 @@ use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
 use tracing::debug;
 
 use super::observer::{RequestKind, RequestObserver};
+use crate::adapters::network::circuit_breaker::{CircuitBreakers, Route};
 use crate::adapters::network::egress::{EgressPolicy, host_of};
 use crate::adapters::network::{NetworkError, redirect, retry};
+use crate::domain::access::AccessKey;
+use crate::domain::digest::Digest;
 use crate::pipeline::ports::RegistryError;
 
 /// One request, as often as it has to be sent.
@@ -77,6 +80,10 @@ impl RegistryRequest {
 pub(super) struct HttpSender {
     pub(super) http: Client,
     pub(super) egress: Arc<EgressPolicy>,
+    pub(super) circuit_breakers: Arc<CircuitBreakers>,
+    /// The fingerprint of the transport settings.
+    pub(super) settings: Digest,
+    pub(super) access_key: AccessKey,
     pub(super) observer: Arc<dyn RequestObserver>,
 }
 
@@ -94,7 +101,11 @@ impl HttpSender {
                     None => return Ok(response),
                     Some(postponed) => postponed,
                 },
-                Err(error @ RegistryError::Unreachable { .. }) => (error, Some(retry::pause(attempt))),
+                Err(RegistryError::Unreachable { host, cause }) => {
+                    let is_dead = self.circuit_breakers.is_open(&self.route(&host)).await;
+                    let pause = (!is_dead).then(|| retry::pause(attempt));
+                    (RegistryError::Unreachable { host, cause }, pause)
+                }
                 Err(error) => return Err(error),
             };
             match pause {
@@ -155,15 +166,28 @@ impl HttpSender {
         authorization: Option<&HeaderValue>,
     ) -> Result<Response, RegistryError> {
         let host = host_of(url);
+        self.egress.check_url(url).await?;
+        let route = self.route(&host);
+        let attempt = self.circuit_breakers.attempt(route, self.access_key).await?;
         let started = Instant::now();
-        let sent = match self.egress.check_url(url).await {
-            Ok(()) => self.build(request, url, authorization).send().await,
-            Err(refused) => return Err(refused.into()),
-        };
+        let sent = self.build(request, url, authorization).send().await;
         let status = sent.as_ref().ok().map(|response| response.status().as_u16());
         self.observer.request(request.kind, status);
         debug!(request = ?request.kind, host, status, elapsed = ?started.elapsed(), "asked a registry");
-        sent.map_err(|error| NetworkError::from_request(&host, &error).into())
+        let sent = sent.map_err(|error| NetworkError::from_request(&host, &error));
+        match &sent {
+            Err(error @ NetworkError::Unreachable { .. }) => attempt.failed(error.clone()),
+            // A certificate that is not accepted came from a host that answers.
+            _ => attempt.answered(),
+        }
+        Ok(sent?)
+    }
+
+    fn route(&self, host: &str) -> Route {
+        Route {
+            host: host.to_owned(),
+            settings: self.settings,
+        }
     }
 
     fn build(&self, request: &RegistryRequest, url: &Url, authorization: Option<&HeaderValue>) -> RequestBuilder {

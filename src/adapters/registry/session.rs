@@ -51,13 +51,17 @@ impl<'a> Session<'a> {
             return Err(RegistryError::NotAllowed { host });
         }
         let endpoint = Endpoint::new(repository, access.transport.insecure)?;
+        let access_key = access.key(repository);
         Ok(Self {
             endpoint,
-            access_key: access.key(repository),
+            access_key,
             action: Action::Pull,
             sender: HttpSender {
                 http: inner.transports.client(&access.transport).await?,
                 egress: inner.egress.clone(),
+                circuit_breakers: inner.circuit_breakers.clone(),
+                settings: access.transport.digest(),
+                access_key,
                 observer: inner.options.observer.clone(),
             },
             candidates: access.keyring.candidates(repository).collect(),

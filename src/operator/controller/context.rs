@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::reflector::{ObjectRef, Store};
-use tokio::sync::Semaphore;
 
 use super::state::StateCache;
 use crate::operator::metrics::Metrics;
@@ -31,8 +30,8 @@ pub struct Context<P> {
     pub status: StatusWriter,
     /// What is counted.
     pub metrics: Arc<Metrics>,
-    /// Bounds the runs at one time over all watched namespaces.
-    pub slots: Semaphore,
+    /// Runs at work at one time, over all watched namespaces.
+    pub concurrency: usize,
 }
 
 /// The watched ConfigMaps of one controller: metadata only, and only those that carry our label.

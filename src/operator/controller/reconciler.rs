@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::runtime::controller::Action;
 
 use super::context::{ConfigMaps, Context, watched};
 use super::state::{EndedRun, ObjectState, next_state};
@@ -13,8 +12,10 @@ use super::trigger::{self, Decision, Trigger};
 use crate::operator::api::Request;
 use crate::operator::api::spec::PolicyImage;
 use crate::operator::identity::ObjectKey;
+use crate::operator::reconcile::deliver::Delivering;
 use crate::operator::reconcile::outcome::{Failure, Outcome, StepError, Success};
 use crate::operator::reconcile::{self, restore, validate};
+use crate::operator::slot::Slot;
 use crate::pipeline::ports::Ports;
 use crate::pipeline::reason::Classify as _;
 
@@ -24,37 +25,16 @@ const DEFAULT_INTERVAL: Duration = Duration::from_mins(5);
 /// How long it may take to look after the last good bundle.
 const RESTORE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How soon an object is run again that could not even be told that its run panicked.
-const AFTER_PANIC: Duration = Duration::from_mins(1);
-
-/// Waits for a slot, then runs the object if there is anything to do, and says when it is due again.
-pub async fn reconcile<P: Ports>(object: &PolicyImage, context: &Context<P>, config_maps: &ConfigMaps) -> Action {
-    let Ok(key) = ObjectKey::of(&object.metadata) else {
-        return Action::await_change();
-    };
-    let waiting = context.metrics.wait();
-    // The slots are closed when the program stops.
-    let Ok(_slot) = context.slots.acquire().await else {
-        return Action::await_change();
-    };
-    drop(waiting);
-    // Boxed, so that a thousand objects that wait do not each hold the space of a run.
-    let run = AssertUnwindSafe(Box::pin(reconcile_in_slot(object, &key, context, config_maps))).catch_unwind();
-    run.await.unwrap_or_else(|_| {
-        // All objects share one task: without this second net, a panic while one is reported on would end them all.
-        context.metrics.panicked();
-        Action::requeue(AFTER_PANIC)
-    })
-}
-
-async fn reconcile_in_slot<P: Ports>(
+/// Runs the object if there is anything to do, and says when it is due again; none where only a change wakes it.
+pub async fn reconcile<P: Ports>(
     object: &PolicyImage,
-    key: &ObjectKey,
     context: &Context<P>,
     config_maps: &ConfigMaps,
-) -> Action {
+    mut slot: Slot,
+) -> Option<Duration> {
+    let key = &ObjectKey::of(&object.metadata).ok()?;
     if object.metadata.deletion_timestamp.is_some() || context.gate.client().is_err() {
-        return Action::await_change();
+        return None;
     }
     let mut state = context.states.get(key);
     let applied = state.config_map.applied.as_ref();
@@ -63,13 +43,13 @@ async fn reconcile_in_slot<P: Ports>(
     let started = Instant::now();
     let trigger = match trigger::decide(object, &state, config_map, started) {
         Decision::Run(trigger) => trigger,
-        Decision::Wait(delay) => return Action::requeue(delay),
+        Decision::Wait(delay) => return Some(delay),
     };
     let measured = context.metrics.run();
     let outcome = if object.spec.suspend {
         Outcome::Suspended
     } else {
-        let outcome = with_deadline(object, context, &mut state, trigger, config_map).await;
+        let outcome = with_deadline(object, context, &mut state, trigger, config_map, &mut slot).await;
         restore_after_failure(object, context, &mut state, config_map, outcome).await
     };
     log(key, &outcome);
@@ -86,7 +66,7 @@ async fn reconcile_in_slot<P: Ports>(
     };
     let (state, delay) = next_state(state, run);
     context.states.put(key, state);
-    delay.map_or_else(Action::await_change, Action::requeue)
+    delay
 }
 
 fn interval(object: &PolicyImage) -> Duration {
@@ -100,10 +80,15 @@ async fn with_deadline<P: Ports>(
     state: &mut ObjectState,
     trigger: Trigger,
     config_map: Option<&ObjectMeta>,
+    slot: &mut Slot,
 ) -> Outcome {
-    let deadline = validate::timeout(&object.spec).unwrap_or(validate::DEFAULT_TIMEOUT);
-    let run = AssertUnwindSafe(run_once(object, context, state, trigger, config_map)).catch_unwind();
-    match tokio::time::timeout(deadline, run).await {
+    let deadline = validate::deadline(&object.spec, context.options);
+    // Boxed, so that the states of a run are not all on one stack.
+    let run = Box::pin(run_once(object, context, state, trigger, config_map, slot));
+    let ended = tokio::time::timeout(deadline, AssertUnwindSafe(run).catch_unwind()).await;
+    // The deadline may have passed while the run waited without its slot, and what follows is work.
+    slot.resume().await;
+    match ended {
         Ok(Ok(Ok(success))) => Outcome::Success(Box::new(success)),
         Ok(Ok(Err(failure))) => Outcome::Failure(failure),
         Ok(Err(_)) => {
@@ -121,6 +106,7 @@ async fn run_once<P: Ports>(
     state: &mut ObjectState,
     trigger: Trigger,
     config_map: Option<&ObjectMeta>,
+    slot: &mut Slot,
 ) -> Result<Success, Failure> {
     let started = Instant::now();
     if trigger == Trigger::Requested {
@@ -133,7 +119,10 @@ async fn run_once<P: Ports>(
         state.config_map.forget_what_is_not_admitted_by(&plan.trust);
     }
     let verified = match plan {
-        Ok(plan) => reconcile::resolve_and_verify(plan, &context.pipeline, not_before).await,
+        Ok(plan) => {
+            let answers = Box::pin(reconcile::resolve_and_verify(plan, &context.pipeline, not_before));
+            slot.release_during(answers).await
+        }
         Err(error) => Err(error),
     };
     // An answer from before this run may miss the push or the signature that made somebody ask for the run.
@@ -141,8 +130,12 @@ async fn run_once<P: Ports>(
         !verified.plan.source.is_pinned() && verified.resolved_at < started
     });
     state.revalidate_after = (may_be_outdated && trigger.is_awaited()).then_some(started);
-    let (gate, state) = (&context.gate, &mut state.config_map);
-    reconcile::apply(object, gate, &context.pipeline, &verified?, state, config_map).await
+    let run = Delivering {
+        gate: &context.gate,
+        pipeline: &context.pipeline,
+        slot,
+    };
+    reconcile::apply(object, run, &verified?, &mut state.config_map, config_map).await
 }
 
 /// A run that failed may not have got as far as the target.

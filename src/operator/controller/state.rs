@@ -125,12 +125,19 @@ fn jittered(delay: Duration, jitter: f64) -> Duration {
     delay.mul_f64(1.0 + JITTER * jitter.clamp(0.0, 1.0))
 }
 
-/// The states of all objects.
+/// The states of all objects, and which of them delivered which ConfigMap.
 #[derive(Debug, Default)]
-pub struct StateCache(Mutex<HashMap<Name, Owned>>);
+pub struct StateCache(Mutex<States>);
 
 /// Namespace and name.
 type Name = (String, String);
+
+#[derive(Debug, Default)]
+struct States {
+    objects: HashMap<Name, Owned>,
+    /// The names of objects by the ConfigMaps that they delivered.
+    deliverers: HashMap<Name, String>,
+}
 
 /// A state, and the UID of the object that it is about.
 #[derive(Debug)]
@@ -144,27 +151,48 @@ impl StateCache {
     #[must_use]
     pub fn get(&self, key: &ObjectKey) -> ObjectState {
         let states = self.lock();
-        let found = states.get(&name(key)).filter(|owned| owned.uid == key.uid);
+        let found = states.objects.get(&name(key)).filter(|owned| owned.uid == key.uid);
         found.map(|owned| owned.state.clone()).unwrap_or_default()
     }
 
     /// Remembers the state of an object.
     pub fn put(&self, key: &ObjectKey, state: ObjectState) {
-        let uid = key.uid.clone();
-        self.lock().insert(name(key), Owned { uid, state });
-    }
-
-    /// Forgets an object that was deleted, unless its name has been taken over by another since.
-    pub fn forget(&self, key: &ObjectKey) {
         let mut states = self.lock();
-        if states.get(&name(key)).is_some_and(|owned| owned.uid == key.uid) {
-            states.remove(&name(key));
+        states.forget(&name(key));
+        if let Some(applied) = &state.config_map.applied {
+            let config_map = (key.namespace.clone(), applied.name.clone());
+            states.deliverers.insert(config_map, key.name.clone());
         }
+        let uid = key.uid.clone();
+        states.objects.insert(name(key), Owned { uid, state });
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Name, Owned>> {
-        // A panic elsewhere leaves a map that is still whole: each change is one insert or remove.
+    /// Forgets an object that was deleted.
+    pub fn forget(&self, namespace: &str, name: &str) {
+        self.lock().forget(&(namespace.to_owned(), name.to_owned()));
+    }
+
+    /// The object that delivered a ConfigMap, whatever owners the ConfigMap names by now.
+    #[must_use]
+    pub fn deliverer(&self, namespace: &str, config_map: &str) -> Option<String> {
+        let config_map = (namespace.to_owned(), config_map.to_owned());
+        self.lock().deliverers.get(&config_map).cloned()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, States> {
+        // A panic elsewhere leaves maps that are still whole: nothing in a change of them panics.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl States {
+    fn forget(&mut self, object: &Name) {
+        let Some(Owned { state, .. }) = self.objects.remove(object) else {
+            return;
+        };
+        if let Some(applied) = state.config_map.applied {
+            self.deliverers.remove(&(object.0.clone(), applied.name));
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use crate::operator::api::spec::{ConfigMapDeliverySpec, PolicyImage, PolicyImage
 use crate::operator::delivery::{ConfigMapDelivery, Delivery};
 use crate::operator::identity::{MissingField, ObjectKey};
 use crate::pipeline::reason::{Classify, Disposition, Reason};
-pub use duration::{DEFAULT_TIMEOUT, interval, timeout};
+pub use duration::{DEFAULT_TIMEOUT, MAX_TIMEOUT, deadline, interval, parse_max_timeout, timeout};
 
 /// Namespaces in which nothing is delivered: what runs there runs the cluster.
 const SYSTEM_NAMESPACES: [&str; 3] = ["kube-system", "kube-public", "kube-node-lease"];
@@ -33,10 +33,21 @@ pub struct Plan {
 }
 
 /// What the operator's administrator decided for all objects.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OperatorOptions {
     /// Objects without `spec.verify` are refused.
     pub require_verification: bool,
+    /// No run takes longer, whatever its `spec.timeout` says.
+    pub max_timeout: Duration,
+}
+
+impl Default for OperatorOptions {
+    fn default() -> Self {
+        Self {
+            require_verification: false,
+            max_timeout: MAX_TIMEOUT,
+        }
+    }
 }
 
 /// Why a spec cannot be carried out.

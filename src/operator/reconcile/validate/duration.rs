@@ -2,11 +2,18 @@
 
 use std::time::Duration;
 
-use super::ValidateError;
+use super::{OperatorOptions, ValidateError};
 use crate::operator::api::spec::PolicyImageSpec;
 
 /// The run's deadline where none is written, unless the interval is shorter.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// The least and the most that `spec.timeout` may be.
+const LEAST_TIMEOUT: (&str, Duration) = ("1s", Duration::from_secs(1));
+const MOST_TIMEOUT: (&str, Duration) = ("10m", Duration::from_mins(10));
+
+/// The deadline of any run where the administrator sets none.
+pub const MAX_TIMEOUT: Duration = MOST_TIMEOUT.1;
 
 /// Most characters of a duration, and most digits of one number in it.
 const MAX_CHARACTERS: usize = 32;
@@ -34,17 +41,26 @@ pub fn timeout(spec: &PolicyImageSpec) -> Result<Duration, ValidateError> {
     let Some(text) = &spec.timeout else {
         return Ok(DEFAULT_TIMEOUT.min(interval));
     };
-    let timeout = duration(
-        "spec.timeout",
-        text,
-        ("1s", Duration::from_secs(1)),
-        ("10m", Duration::from_mins(10)),
-    )?;
+    let timeout = duration("spec.timeout", text, LEAST_TIMEOUT, MOST_TIMEOUT)?;
     if timeout > interval {
         Err(ValidateError::CompareTimeout)
     } else {
         Ok(timeout)
     }
+}
+
+/// How long a run of an object with this spec may take; a spec that cannot be read has the default.
+#[must_use]
+pub fn deadline(spec: &PolicyImageSpec, rules: OperatorOptions) -> Duration {
+    timeout(spec).unwrap_or(DEFAULT_TIMEOUT).min(rules.max_timeout)
+}
+
+/// The value of `--max-timeout`, which is bounded as `spec.timeout` is.
+///
+/// # Errors
+/// [`ValidateError::ParseDuration`].
+pub fn parse_max_timeout(text: &str) -> Result<Duration, ValidateError> {
+    duration("--max-timeout", text, LEAST_TIMEOUT, MOST_TIMEOUT)
 }
 
 fn duration(

@@ -223,6 +223,7 @@ fn config_map(object: &mut PolicyImage) -> &mut ConfigMapDeliverySpec {
 fn an_administrator_can_require_verification() {
     let options = OperatorOptions {
         require_verification: true,
+        ..OperatorOptions::default()
     };
     let (mut object, references) = good();
     assert!(validate(&object, &references, options).is_ok());
@@ -232,6 +233,32 @@ fn an_administrator_can_require_verification() {
         (error.reason(), error.disposition()),
         (Reason::VerificationRequired, Disposition::Stalled)
     );
+}
+
+#[rstest]
+#[case::shorter_than_the_cap(Some("20s"), 20)]
+#[case::longer_than_the_cap(Some("10m"), 30)]
+#[case::the_default(None, 30)]
+#[case::unreadable(Some("soon"), 30)]
+fn an_administrator_can_cap_how_long_a_run_takes(#[case] timeout: Option<&str>, #[case] seconds: u64) {
+    let (mut object, _) = good();
+    object.spec.interval = "1h".into();
+    object.spec.timeout = timeout.map(Into::into);
+    let rules = OperatorOptions {
+        max_timeout: Duration::from_secs(30),
+        ..OperatorOptions::default()
+    };
+    assert_eq!(deadline(&object.spec, rules), Duration::from_secs(seconds));
+}
+
+#[rstest]
+#[case("90s", Some(90))]
+#[case("10m", Some(600))]
+#[case("11m", None)]
+#[case("0s", None)]
+#[case("long", None)]
+fn the_cap_is_bounded_as_the_timeout_is(#[case] text: &str, #[case] seconds: Option<u64>) {
+    assert_eq!(parse_max_timeout(text).ok(), seconds.map(Duration::from_secs));
 }
 
 #[rstest]

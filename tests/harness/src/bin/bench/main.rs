@@ -1,13 +1,18 @@
 //! Measures the operator against a local control plane and a registry that counts, and against a floor: a bare
 //! controller that makes one server-side apply and one status patch for each object, on the same machine.
 //!
-//! `BENCH_OBJECTS` (1000), `BENCH_IDLE` (60, seconds), `BENCH_SCENARIOS` (all; comma-separated names) and
-//! `BENCH_OPERATOR` (the release build) say what is measured. The operator runs with its default flags.
+//! `BENCH_OBJECTS` (1000), `BENCH_IDLE` (60, seconds), `BENCH_SCENARIOS` (comma-separated names) and `BENCH_OPERATOR`
+//! (the release build) say what is measured. The operator runs with its default flags.
+//!
+//! Two scenarios take long and run only where they are named; they fail where their limits are not kept: `scale`, with
+//! `BENCH_SIZES` (1000,5000,10000) objects, and `neighbour`.
 #![expect(clippy::disallowed_methods, reason = "test equipment reads and writes its own files")]
 #![expect(clippy::print_stdout, reason = "a program for people")]
 
 mod floor;
 mod measure;
+mod neighbour;
+mod scale;
 mod scenario;
 
 use std::path::PathBuf;
@@ -51,7 +56,23 @@ async fn bench() -> Result<()> {
             floor = Some(measurement);
         }
     }
+    if wanted.split(',').any(|name| name == "scale") {
+        println!("scale ...");
+        scale::run(&plan, &sizes()?).await?;
+    }
+    if wanted.split(',').any(|name| name == "neighbour") {
+        println!("neighbour ...");
+        neighbour::run(&plan).await?;
+    }
     Ok(())
+}
+
+fn sizes() -> Result<Vec<usize>> {
+    let text = std::env::var("BENCH_SIZES").unwrap_or_else(|_| "1000,5000,10000".to_owned());
+    let sizes = text.split(',').map(|size| size.trim().parse());
+    sizes
+        .collect::<Result<_, _>>()
+        .with_context(|| format!("BENCH_SIZES={text:?} is no list of numbers"))
 }
 
 fn number(variable: &str, default: usize) -> Result<usize> {

@@ -41,6 +41,7 @@ pub(crate) struct Measurement {
 }
 
 /// What to run, and for how long.
+#[derive(Clone)]
 pub(crate) struct Plan {
     pub(crate) operator: PathBuf,
     pub(crate) objects: usize,

@@ -1,0 +1,271 @@
+//! From the events of watches to the objects that are to be run.
+//!
+//! The stores that the runs look into must be filled from the same events before they come here.
+
+use std::collections::{BTreeSet, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::pin::pin;
+
+use futures::{Stream, StreamExt as _};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::ResourceExt;
+use kube::runtime::watcher::{self, Event};
+use tokio::sync::oneshot;
+
+use super::queue::{NamespacedName, Priority};
+use super::runner::SharedQueue;
+use super::state::StateCache;
+use crate::operator::api::spec::PolicyImage;
+use crate::operator::api::{GROUP, Request};
+use crate::pipeline::reason::chain;
+
+/// Adds objects when their spec changes or somebody asks for a run, and sends `listed` when the first list is complete.
+///
+/// Those of a list are added when it is complete, because the store shows them from then on. What `states` remembers of
+/// objects that are deleted is forgotten, also where they were deleted while nobody watched.
+pub async fn objects(
+    changes: impl Stream<Item = watcher::Result<Event<PolicyImage>>>,
+    queue: &SharedQueue,
+    listed: oneshot::Sender<()>,
+    states: &StateCache,
+) {
+    let mut changes = pin!(changes);
+    let (mut seen, mut list, mut listed) = (HashMap::new(), HashMap::new(), Some(listed));
+    while let Some(event) = changes.next().await {
+        match event {
+            Err(error) => log_failure(&error),
+            Ok(Event::Init) => list.clear(),
+            Ok(Event::InitApply(object)) => {
+                list.insert(named(&object.metadata), trigger_key(&object));
+            }
+            Ok(Event::InitDone) => {
+                let added = list.iter().filter(|(name, key)| seen.get(*name) != Some(*key));
+                queue.add(added.map(|(name, _)| name.clone()), Priority::Routine);
+                for gone in seen.keys().filter(|name| !list.contains_key(*name)) {
+                    states.forget(&gone.namespace, &gone.name);
+                }
+                seen = std::mem::take(&mut list);
+                // Whoever waits for it may be gone by now, on the way out.
+                let _ = listed.take().map(|listed| listed.send(()));
+            }
+            Ok(Event::Apply(object)) => {
+                let (name, key) = (named(&object.metadata), trigger_key(&object));
+                if seen.insert(name.clone(), key) != Some(key) {
+                    queue.add([name], Priority::Routine);
+                }
+            }
+            Ok(Event::Delete(object)) => {
+                let name = named(&object.metadata);
+                seen.remove(&name);
+                states.forget(&name.namespace, &name.name);
+            }
+        }
+    }
+}
+
+/// Adds the PolicyImages that a changed ConfigMap names as its owners, and the one that `states` says delivered it: its
+/// owner reference may be what was changed. Most changes are our own writes; the trigger sees to those.
+pub async fn config_maps<K: ResourceExt>(
+    changes: impl Stream<Item = watcher::Result<Event<K>>>,
+    queue: &SharedQueue,
+    states: &StateCache,
+) {
+    let mut changes = pin!(changes);
+    while let Some(event) = changes.next().await {
+        let (object, priority) = match event {
+            Err(error) => {
+                log_failure(&error);
+                continue;
+            }
+            Ok(Event::Init | Event::InitDone) => continue,
+            // After a start or a lost connection: most are as they were.
+            Ok(Event::InitApply(object)) => (object, Priority::Routine),
+            Ok(Event::Apply(object) | Event::Delete(object)) => (object, Priority::Restoration),
+        };
+        let metadata = object.meta();
+        let config_map = named(metadata);
+        let owners = metadata.owner_references.iter().flatten();
+        let owners = owners
+            .filter(|owner| owner.kind == "PolicyImage" && owner.api_version.split('/').next() == Some(GROUP))
+            .map(|owner| owner.name.clone());
+        let deliverer = states.deliverer(&config_map.namespace, &config_map.name);
+        let names: BTreeSet<String> = owners.chain(deliverer).collect();
+        let objects = names
+            .iter()
+            .map(|name| NamespacedName::new(&config_map.namespace, name));
+        queue.add(objects, priority);
+    }
+}
+
+fn log_failure(error: &watcher::Error) {
+    tracing::warn!(error = chain(error), "a watch failed and is started again");
+}
+
+fn named(metadata: &ObjectMeta) -> NamespacedName {
+    let (namespace, name) = (metadata.namespace.as_deref(), metadata.name.as_deref());
+    NamespacedName::new(namespace.unwrap_or_default(), name.unwrap_or_default())
+}
+
+/// The same as long as neither the spec nor the annotation that asks for a run changes. Our own status patches change
+/// neither.
+fn trigger_key(object: &PolicyImage) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (&object.metadata.uid, Request::of(object)).hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operator::controller::state::ObjectState;
+    use crate::operator::delivery::config_map::{AppliedConfigMap, LiveConfigMap};
+    use crate::operator::identity::{ObjectKey, ObjectVersion};
+    use futures::stream;
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use serde_json::json;
+    use std::collections::BTreeMap;
+
+    fn object(name: &str, generation: i64) -> PolicyImage {
+        let manifest = json!({
+            "apiVersion": "opcr.io/v1alpha1",
+            "kind": "PolicyImage",
+            "metadata": { "namespace": "a", "name": name, "uid": name, "generation": generation },
+            "spec": { "image": "ghcr.io/acme/policy" },
+        });
+        serde_json::from_value(manifest).unwrap()
+    }
+
+    /// What is added by the events, in order.
+    async fn added(events: Vec<Event<PolicyImage>>) -> Vec<String> {
+        let queue = SharedQueue::new(1000);
+        let (listed, _) = oneshot::channel();
+        objects(stream::iter(events).map(Ok), &queue, listed, &StateCache::default()).await;
+        let mut names = queue.drain();
+        names.sort_unstable();
+        names
+    }
+
+    fn applied(name: &str) -> AppliedConfigMap {
+        AppliedConfigMap {
+            name: name.to_owned(),
+            key: "bundle.tar.gz".to_owned(),
+            live: LiveConfigMap {
+                version: ObjectVersion {
+                    uid: "map".to_owned(),
+                    resource_version: "1".to_owned(),
+                },
+                content: None,
+                labels: BTreeMap::new(),
+                annotations: BTreeMap::new(),
+                removal: None,
+                immutable: false,
+            },
+        }
+    }
+
+    /// Remembers that the object `name` delivered the ConfigMap `config_map`.
+    fn delivered(states: &StateCache, name: &str, config_map: &str) {
+        let key = ObjectKey {
+            namespace: "a".to_owned(),
+            name: name.to_owned(),
+            uid: name.to_owned(),
+        };
+        let mut state = ObjectState::default();
+        state.config_map.applied = Some(applied(config_map));
+        states.put(&key, state);
+    }
+
+    #[tokio::test]
+    async fn objects_of_a_list_are_added_when_it_is_complete() {
+        let mut events = vec![
+            Event::Init,
+            Event::InitApply(object("1", 1)),
+            Event::InitApply(object("2", 1)),
+        ];
+        assert_eq!(added(events.clone()).await, [""; 0]);
+        events.push(Event::InitDone);
+        assert_eq!(added(events).await, ["a/1", "a/2"]);
+    }
+
+    #[tokio::test]
+    async fn only_what_asks_for_a_run_is_added() {
+        let (queue, (listed, is_listed)) = (SharedQueue::new(1000), oneshot::channel());
+        let first = vec![Event::Init, Event::InitApply(object("1", 1)), Event::InitDone];
+        // The status, then a list that shows nothing new, then the spec.
+        let second = vec![
+            Event::Apply(object("1", 1)),
+            Event::Init,
+            Event::InitApply(object("1", 1)),
+            Event::InitDone,
+        ];
+        let third = vec![Event::Apply(object("1", 2))];
+        let seen = std::sync::Mutex::new(Vec::new());
+        let events = stream::iter([first, second, third].concat()).map(|event| {
+            seen.lock().unwrap().push(queue.drain());
+            Ok(event)
+        });
+        objects(events, &queue, listed, &StateCache::default()).await;
+        assert!(is_listed.await.is_ok());
+        let seen = seen.into_inner().unwrap();
+        assert_eq!(seen.concat(), ["a/1"]);
+        assert_eq!(queue.drain(), ["a/1"]);
+    }
+
+    #[tokio::test]
+    async fn what_was_deleted_is_forgotten_and_added_when_it_is_made_again() {
+        let (queue, (listed, _)) = (SharedQueue::new(1000), oneshot::channel());
+        let states = StateCache::default();
+        delivered(&states, "1", "1-bundle");
+        let events = vec![Event::Apply(object("1", 1)), Event::Delete(object("1", 1))];
+        objects(stream::iter(events).map(Ok), &queue, listed, &states).await;
+        assert_eq!(states.deliverer("a", "1-bundle"), None);
+        assert_eq!(queue.drain(), ["a/1"]);
+    }
+
+    #[tokio::test]
+    async fn what_was_deleted_while_nobody_watched_is_forgotten() {
+        let (queue, (listed, _)) = (SharedQueue::new(1000), oneshot::channel());
+        let states = StateCache::default();
+        delivered(&states, "1", "1-bundle");
+        delivered(&states, "2", "2-bundle");
+        let (one, two) = (Event::InitApply(object("1", 1)), Event::InitApply(object("2", 1)));
+        let lists = vec![
+            Event::Init,
+            one,
+            two.clone(),
+            Event::InitDone,
+            Event::Init,
+            two,
+            Event::InitDone,
+        ];
+        objects(stream::iter(lists).map(Ok), &queue, listed, &states).await;
+        assert_eq!(states.deliverer("a", "1-bundle"), None);
+        assert_eq!(states.deliverer("a", "2-bundle").as_deref(), Some("2"));
+    }
+
+    #[tokio::test]
+    async fn owners_of_what_was_changed_are_added_and_who_delivered_what_has_no_owner_any_more() {
+        let config_map = |name: &str, owners: &[&str]| {
+            let owners: Vec<_> = owners
+                .iter()
+                .map(|version| json!({ "apiVersion": version, "kind": "PolicyImage", "name": name, "uid": "1" }))
+                .collect();
+            let manifest = json!({ "metadata": { "namespace": "a", "name": name, "ownerReferences": owners } });
+            serde_json::from_value::<ConfigMap>(manifest).unwrap()
+        };
+        let ours = |name| config_map(name, &["opcr.io/v1alpha1"]);
+        let states = StateCache::default();
+        delivered(&states, "robbed", "without-owner");
+        let events = vec![
+            Event::InitApply(ours("listed")),
+            Event::Apply(config_map("foreign", &["example.com/v1"])),
+            Event::Delete(ours("deleted")),
+            Event::Apply(ours("edited")),
+            Event::Delete(config_map("without-owner", &[])),
+        ];
+        let queue = SharedQueue::new(1000);
+        config_maps(stream::iter(events).map(Ok), &queue, &states).await;
+        // Restorations first.
+        assert_eq!(queue.drain(), ["a/deleted", "a/edited", "a/robbed", "a/listed"]);
+    }
+}

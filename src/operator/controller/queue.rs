@@ -1,0 +1,217 @@
+//! Whose run is next: a work queue that shares its capacity between namespaces.
+//!
+//! Like client-go's work queues it holds an object once, however often it is added; one that is added while it runs is
+//! run once more afterwards; and one whose next run has a time waits for it here. What client-go's do not have:
+//!
+//! * Namespaces with work take turns, so ten thousand objects of one do not come before one of another.
+//! * A namespace may have as many runs under way as there is capacity left free. Alone it gets half; of `n` busy ones
+//!   each gets one part in `n + 1`, and as much stays free for whoever comes next. A share that is lost to hosts that
+//!   hang is thus a share of its own namespace, and none can be filled up so that others find nothing.
+//! * A [`Priority::Restoration`] goes before the rest of its namespace and may use twice that share, so a ConfigMap is
+//!   restored while all other runs of its namespace hang.
+//!
+//! The share is the dynamic threshold by which switches divide a shared buffer (Choudhury and Hahne, 1998). An object
+//! that waits costs two small entries and its name. Pure: time is an argument.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+/// What names an object.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NamespacedName {
+    /// Its namespace.
+    pub namespace: Arc<str>,
+    /// Its name there.
+    pub name: Arc<str>,
+}
+
+impl NamespacedName {
+    /// The object `name` of `namespace`.
+    #[must_use]
+    pub fn new(namespace: &str, name: &str) -> Self {
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
+    }
+}
+
+/// Which of a namespace's objects goes first. The order of the variants is the order of the runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Priority {
+    /// What was delivered was changed or deleted by another client.
+    Restoration,
+    /// Everything else.
+    Routine,
+}
+
+/// Where an object stands in its namespace: by priority, then by order of arrival.
+type Place = (Priority, u64);
+
+/// What an object waits for.
+#[derive(Debug)]
+enum State {
+    /// Its time.
+    Delayed(Instant),
+    /// Its turn.
+    Ready(Place),
+    /// The end of its run; then another where it was added meanwhile.
+    Running(Option<Priority>),
+}
+
+/// A namespace with something ready or under way.
+#[derive(Debug, Default)]
+struct Namespace {
+    ready: BTreeMap<Place, NamespacedName>,
+    in_flight: usize,
+}
+
+impl Namespace {
+    /// The object whose turn it is, if the namespace may have one more run under way while `free` others could start.
+    fn take(&mut self, free: usize) -> Option<NamespacedName> {
+        let first = self.ready.first_entry()?;
+        let share = match first.key().0 {
+            Priority::Restoration => free.saturating_mul(2),
+            Priority::Routine => free,
+        };
+        (self.in_flight < share).then(|| first.remove())
+    }
+}
+
+/// The queue.
+#[derive(Debug)]
+pub struct WorkQueue {
+    capacity: usize,
+    in_flight: usize,
+    waiting: usize,
+    arrivals: u64,
+    objects: HashMap<NamespacedName, State>,
+    delayed: BTreeSet<(Instant, NamespacedName)>,
+    namespaces: HashMap<Arc<str>, Namespace>,
+    /// The namespaces that have something ready, each once.
+    turns: VecDeque<Arc<str>>,
+}
+
+impl WorkQueue {
+    /// A queue that lets at most `capacity` runs be under way.
+    #[must_use]
+    pub fn new(capacity: usize) -> Self {
+        Self {
+            capacity,
+            in_flight: 0,
+            waiting: 0,
+            arrivals: 0,
+            objects: HashMap::new(),
+            delayed: BTreeSet::new(),
+            namespaces: HashMap::new(),
+            turns: VecDeque::new(),
+        }
+    }
+
+    /// Objects that wait for their turn.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    /// Asks for a run as soon as it is the object's turn.
+    pub fn add(&mut self, object: NamespacedName, priority: Priority) {
+        match self.objects.get_mut(&object) {
+            Some(State::Running(again)) => *again = Some(again.map_or(priority, |before| before.min(priority))),
+            Some(State::Ready((before, _))) if *before <= priority => {}
+            Some(State::Ready((before, arrival))) => {
+                let (old, new) = ((*before, *arrival), (priority, *arrival));
+                *before = priority;
+                if let Some(namespace) = self.namespaces.get_mut(&object.namespace) {
+                    namespace.ready.remove(&old);
+                    namespace.ready.insert(new, object);
+                }
+            }
+            Some(State::Delayed(due)) => {
+                let due = *due;
+                self.delayed.remove(&(due, object.clone()));
+                self.make_ready(object, priority);
+            }
+            None => self.make_ready(object, priority),
+        }
+    }
+
+    /// The object whose run starts now, if one may. [`WorkQueue::done`] must follow.
+    pub fn next(&mut self, now: Instant) -> Option<NamespacedName> {
+        self.wake_up(now);
+        let free = self.capacity.saturating_sub(self.in_flight);
+        // A namespace that has none under way may always start one, so this ends at the first such at the latest.
+        for _ in 0..self.turns.len() {
+            let name = self.turns.pop_front()?;
+            let Some(namespace) = self.namespaces.get_mut(&name) else {
+                continue;
+            };
+            let taken = namespace.take(free);
+            if taken.is_some() {
+                namespace.in_flight += 1;
+                self.in_flight += 1;
+                self.waiting -= 1;
+            }
+            if !namespace.ready.is_empty() {
+                self.turns.push_back(name);
+            }
+            if let Some(object) = taken {
+                self.objects.insert(object.clone(), State::Running(None));
+                return Some(object);
+            }
+        }
+        None
+    }
+
+    /// A run ended; the next is due at `next`, or at once where the object was added meanwhile. One that has neither is
+    /// forgotten.
+    pub fn done(&mut self, object: NamespacedName, next: Option<Instant>) {
+        let Some(State::Running(again)) = self.objects.remove(&object) else {
+            return;
+        };
+        self.in_flight -= 1;
+        if let Some(namespace) = self.namespaces.get_mut(&object.namespace) {
+            namespace.in_flight -= 1;
+            if namespace.in_flight == 0 && namespace.ready.is_empty() {
+                self.namespaces.remove(&object.namespace);
+            }
+        }
+        if let Some(priority) = again {
+            self.make_ready(object, priority);
+        } else if let Some(due) = next {
+            self.delayed.insert((due, object.clone()));
+            self.objects.insert(object, State::Delayed(due));
+        }
+    }
+
+    /// When the first of the objects that wait for their time is due.
+    #[must_use]
+    pub fn next_due(&self) -> Option<Instant> {
+        self.delayed.first().map(|(due, _)| *due)
+    }
+
+    fn wake_up(&mut self, now: Instant) {
+        while self.next_due().is_some_and(|due| due <= now)
+            && let Some((_, object)) = self.delayed.pop_first()
+        {
+            self.make_ready(object, Priority::Routine);
+        }
+    }
+
+    fn make_ready(&mut self, object: NamespacedName, priority: Priority) {
+        let place = (priority, self.arrivals);
+        self.arrivals += 1;
+        self.waiting += 1;
+        let namespace = self.namespaces.entry(Arc::clone(&object.namespace)).or_default();
+        if namespace.ready.is_empty() {
+            self.turns.push_back(Arc::clone(&object.namespace));
+        }
+        namespace.ready.insert(place, object.clone());
+        self.objects.insert(object, State::Ready(place));
+    }
+}
+
+#[cfg(test)]
+mod tests;

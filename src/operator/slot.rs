@@ -1,0 +1,110 @@
+//! The right to work, given back while a run waits for the network.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use futures::poll;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// As many runs as may be at work at one time: reading and writing Kubernetes objects, and computing.
+///
+/// What is bounded is memory (a bundle is in it several times while it is written), processor time and the load of the
+/// API server. A run that waits for a registry costs none of these, and how long it waits is decided by whoever runs
+/// that registry.
+#[derive(Debug, Clone)]
+pub struct Slots(Arc<Semaphore>);
+
+/// One run's right to work.
+#[derive(Debug)]
+pub struct Slot {
+    slots: Slots,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Slots {
+    /// At most `count` runs at work.
+    #[must_use]
+    pub fn new(count: usize) -> Self {
+        Self(Arc::new(Semaphore::new(count)))
+    }
+
+    /// Waits for a slot. Whoever asked first is served first.
+    pub async fn take(&self) -> Slot {
+        let mut slot = Slot {
+            slots: self.clone(),
+            permit: None,
+        };
+        slot.resume().await;
+        slot
+    }
+}
+
+impl Slot {
+    /// Waits for `wait` without the slot. One that is over at once, because a cache had the answer, keeps it.
+    ///
+    /// Where this is dropped before its end, the run goes on without a slot until [`Slot::resume`].
+    pub async fn release_during<F: Future>(&mut self, wait: F) -> F::Output {
+        let mut wait = pin!(wait);
+        if let Poll::Ready(output) = poll!(wait.as_mut()) {
+            return output;
+        }
+        self.permit = None;
+        let output = wait.await;
+        self.resume().await;
+        output
+    }
+
+    /// Takes the slot again where it was given back.
+    pub async fn resume(&mut self) {
+        if self.permit.is_none() {
+            // An error would mean that the semaphore was closed, which nothing does.
+            self.permit = Arc::clone(&self.slots.0).acquire_owned().await.ok();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn free(slots: &Slots) -> usize {
+        slots.0.available_permits()
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_the_network_leaves_the_slot_to_others() {
+        let slots = Slots::new(1);
+        let mut slot = slots.take().await;
+        assert_eq!(free(&slots), 0);
+        slot.release_during(async {
+            tokio::task::yield_now().await;
+            assert_eq!(free(&slots), 1);
+        })
+        .await;
+        assert_eq!(free(&slots), 0);
+        drop(slot);
+        assert_eq!(free(&slots), 1);
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_there_already_costs_no_turn() {
+        let slots = Slots::new(1);
+        let mut slot = slots.take().await;
+        slot.release_during(async { assert_eq!(free(&slots), 0) }).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_that_was_given_up_leaves_no_slot_behind() {
+        let slots = Slots::new(1);
+        let mut slot = slots.take().await;
+        let wait = slot.release_during(std::future::pending::<()>());
+        assert!(tokio::time::timeout(Duration::from_secs(1), wait).await.is_err());
+        assert_eq!(free(&slots), 1);
+        slot.resume().await;
+        slot.resume().await;
+        assert_eq!(free(&slots), 0);
+    }
+}
