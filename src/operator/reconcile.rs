@@ -101,9 +101,8 @@ pub async fn apply<P: Ports>(
     let (existing, bundle) = match decide::decide(plan, verified, generation, status, &observed) {
         Work::Nothing => (observed.into_existing(), None),
         Work::Deliver => {
-            let acquired = Box::pin(pipeline.acquire(&plan.source, verified));
-            let acquired = slot.release_during(acquired).await;
-            let acquired = acquired.map_err(|error| failed(error.into()))?;
+            let acquired = slot.release_during(Box::pin(pipeline.acquire(&plan.source, verified)));
+            let acquired = acquired.await.map_err(|error| failed(error.into()))?;
             let previous_config_maps = state.previous_config_maps(status);
             let delivered = deliver::deliver(
                 client,
