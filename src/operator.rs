@@ -3,19 +3,21 @@
 pub mod api;
 pub mod args;
 pub mod connect;
-pub mod context;
 pub mod controller;
+pub mod delivery;
 pub mod hints;
+pub mod identity;
 pub mod kube_error;
 pub mod leader;
 pub mod metrics;
 pub mod objects;
 pub mod program;
+pub mod received;
 pub mod reconcile;
 pub mod render;
-pub mod report;
 pub mod run;
 pub mod slot;
-pub mod turn;
+pub mod status;
+pub mod write_gate;
 
 pub use program::main;

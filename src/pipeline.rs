@@ -17,10 +17,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::domain::access::AccessKey;
+use crate::domain::artifact::PolicyManifest;
 use crate::domain::bundle::Limits;
 use crate::domain::digest::Digest;
 use crate::domain::revision::{ImageRevision, Revision};
-use crate::domain::source::{Selection, Source};
+use crate::domain::source::{ImageSource, Selection, Source};
 use crate::domain::trust::{TrustPolicy, Verified};
 use acquire::{AcquireError, Acquired};
 use ports::Ports;
@@ -30,6 +31,8 @@ use verify::VerifyError;
 
 /// Most answers that are kept of each kind.
 const CAPACITY: u64 = 10_000;
+/// Most bytes of manifests that are kept, about.
+const MANIFESTS_CAPACITY_BYTES: u64 = 16 << 20;
 /// Most bytes of file lists that are kept, about.
 const FACTS_CAPACITY_BYTES: u64 = 16 << 20;
 
@@ -42,9 +45,13 @@ pub struct Pipeline<P> {
     ports: P,
     limits: Limits,
     resolutions: SingleFlight<(AccessKey, Selection), ImageRevision, ResolveError>,
-    verifications: SingleFlight<(AccessKey, Digest, Option<Digest>), Verified<ImageRevision>, VerifyError>,
-    bundles: SingleFlight<(AccessKey, Digest, Option<Digest>), Acquired, AcquireError>,
+    verifications: SingleFlight<ContentKey, Verified<ImageRevision>, VerifyError>,
+    manifests: SingleFlight<ContentKey, Arc<Verified<PolicyManifest>>, AcquireError>,
+    bundles: SingleFlight<ContentKey, Acquired, AcquireError>,
 }
+
+/// Who may have what a digest names, and by which trust policy.
+type ContentKey = (AccessKey, Digest, Option<Digest>);
 
 impl<P: Ports> Pipeline<P> {
     /// A pipeline that asks `ports`, reads bundles within `limits` and tells `observer` how much work it saves.
@@ -59,6 +66,11 @@ impl<P: Ports> Pipeline<P> {
             limits,
             resolutions: SingleFlight::new(CAPACITY).observed(CacheName::Resolution, Arc::clone(observer)),
             verifications: SingleFlight::new(CAPACITY).observed(CacheName::Verification, Arc::clone(observer)),
+            manifests: SingleFlight::weighed(MANIFESTS_CAPACITY_BYTES, |manifest: &Arc<Verified<PolicyManifest>>| {
+                let annotations = &manifest.value().annotations;
+                let bytes = annotations.iter().map(|(key, value)| key.len() + value.len() + 64);
+                u32::try_from(bytes.sum::<usize>() + 512).unwrap_or(u32::MAX)
+            }),
             bundles: SingleFlight::weighed(FACTS_CAPACITY_BYTES, weigh)
                 .observed(CacheName::Bundle, Arc::clone(observer)),
         }
@@ -95,20 +107,46 @@ impl<P: Ports> Pipeline<P> {
         Ok(verified.await?.into())
     }
 
+    /// The manifest that a verified revision names. It says which bundle is in the image.
+    ///
+    /// # Errors
+    /// [`AcquireError`].
+    pub async fn open(
+        &self,
+        source: &Source,
+        revision: &Verified<Revision>,
+    ) -> Result<Arc<Verified<PolicyManifest>>, Arc<AcquireError>> {
+        let (Source::Image(source), image) = (source, revision.image());
+        let work = async {
+            let manifest = acquire::open(self.ports.registry(), source, &image).await?;
+            Ok(Arc::new(manifest))
+        };
+        self.manifests
+            .get_or_retry(content_key(source, &image), single_flight::recent(), |_| true, work)
+            .await
+    }
+
     /// The bundle that a verified revision names.
     ///
     /// # Errors
     /// [`AcquireError`].
     pub async fn acquire(&self, source: &Source, revision: &Verified<Revision>) -> Result<Acquired, Arc<AcquireError>> {
+        let manifest = self.open(source, revision).await?;
         let (Source::Image(source), image) = (source, revision.image());
-        let access_key = source.access().key(&image.value().repository);
-        let trust_digest = image.verification().trust_digest().copied();
-        let key = (access_key, image.value().digest, trust_digest);
-        let work = acquire::acquire(self.ports.registry(), source, &image, self.limits);
+        let manifest = Arc::unwrap_or_clone(manifest);
+        let work = acquire::acquire(self.ports.registry(), source, manifest, self.limits);
         // The bytes may have made room for others on disk meanwhile.
         let usable = |acquired: &Acquired| acquired.bundle.value().is_available();
         self.bundles
-            .get_or_retry(key, single_flight::recent(), usable, work)
+            .get_or_retry(content_key(source, &image), single_flight::recent(), usable, work)
             .await
     }
+}
+
+fn content_key(source: &ImageSource, image: &Verified<ImageRevision>) -> ContentKey {
+    (
+        source.access().key(&image.value().repository),
+        image.value().digest,
+        image.verification().trust_digest().copied(),
+    )
 }

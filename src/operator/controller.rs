@@ -1,32 +1,32 @@
-//! Watches, and the loop that turns their events into runs.
+//! The loop that turns the events of the watches into runs.
 
+pub mod context;
 pub mod feed;
 pub mod queue;
+pub mod reconciler;
 pub mod runner;
+pub mod state;
+pub mod trigger;
+pub mod watch;
 
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::Stream;
-use k8s_openapi::api::core::v1::ConfigMap;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::core::PartialObjectMeta;
+use kube::runtime::WatchStreamExt as _;
 use kube::runtime::reflector::{self, ObjectRef, Store};
-use kube::runtime::watcher::{self, Event};
-use kube::runtime::{WatchStreamExt as _, watcher as watch};
-use kube::{Api, Client, ResourceExt as _};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
+use self::context::{ConfigMaps, Context};
+use self::queue::NamespacedName;
+use self::runner::{Reconciler, SharedQueue};
+use self::watch::WatchScope;
 use super::api::spec::PolicyImage;
-use super::api::{FIELD_MANAGER, MANAGED_BY_LABEL};
-use super::context::{ConfigMaps, Context};
+use super::identity::ObjectKey;
+use super::received::ConfigMapMetadata;
 use super::slot::{Slot, Slots};
-use super::turn;
 use crate::pipeline::ports::Ports;
-use queue::NamespacedName;
-use runner::{Reconciler, SharedQueue};
 
 /// Runs under way for each that may be at work: what waits for a registry needs little but a connection.
 const IN_FLIGHT_PER_SLOT: usize = 16;
@@ -36,10 +36,10 @@ const AFTER_PANIC: Duration = Duration::from_mins(1);
 
 /// The two watches of one namespace, or of all, filled by [`run`].
 pub struct Watches {
-    namespace: Option<String>,
+    scope: WatchScope,
     listed: oneshot::Sender<()>,
     policy_images: (Store<PolicyImage>, reflector::store::Writer<PolicyImage>),
-    config_maps: (ConfigMaps, reflector::store::Writer<PartialObjectMeta<ConfigMap>>),
+    config_maps: (ConfigMaps, reflector::store::Writer<ConfigMapMetadata>),
 }
 
 /// What the rest of the program sees of the watches.
@@ -53,7 +53,7 @@ pub struct View {
 impl Watches {
     /// Watches of one namespace, or of all.
     #[must_use]
-    pub fn new(namespace: Option<String>) -> (Self, View) {
+    pub fn new(scope: WatchScope) -> (Self, View) {
         let (announce, listed) = oneshot::channel();
         let policy_images = reflector::store();
         let view = View {
@@ -62,7 +62,7 @@ impl Watches {
         };
         (
             Self {
-                namespace,
+                scope,
                 listed: announce,
                 policy_images,
                 config_maps: reflector::store(),
@@ -81,19 +81,16 @@ pub async fn run<P: Ports>(watches: Vec<Watches>, context: Arc<Context<P>>, stop
     let mut feeds = JoinSet::new();
     let mut views = Vec::new();
     for watches in watches {
-        let (objects, config_maps) = (watches.policy_images.0, watches.config_maps.0);
-        let namespace = watches.namespace.as_deref();
-        let changes = policy_images(&context, namespace, watches.policy_images.1);
-        let (memory, added) = (Arc::clone(&context), Arc::clone(&queue));
+        let (objects, writer) = watches.policy_images;
+        let changes = watches.scope.policy_images().reflect(writer);
+        let (states, added) = (Arc::clone(&context), Arc::clone(&queue));
         feeds.spawn(async move {
-            feed::objects(changes, &added, watches.listed, |object| forget(&memory, object)).await;
+            feed::objects(changes, &added, watches.listed, |object| forget(&states, object)).await;
         });
-        let changes = config_map_changes(&context, namespace, watches.config_maps.1);
-        let (memory, added) = (Arc::clone(&context), Arc::clone(&queue));
-        feeds.spawn(async move {
-            let wrote = |namespace: &str, name: &str, found: &ObjectMeta| memory.memory.wrote(namespace, name, found);
-            feed::owners(changes, &added, wrote).await;
-        });
+        let (config_maps, writer) = watches.config_maps;
+        let changes = watches.scope.config_maps().reflect(writer);
+        let added = Arc::clone(&queue);
+        feeds.spawn(async move { feed::owners(changes, &added).await });
         views.push((objects, config_maps));
     }
     let reconciler = Arc::new(PolicyImages { context, views });
@@ -116,7 +113,7 @@ impl<P: Ports> Reconciler for PolicyImages<P> {
         let mut views = self.views.iter();
         // Not there: deleted by now.
         let (object, config_maps) = views.find_map(|(objects, maps)| Some((objects.get(&key)?, maps)))?;
-        Box::pin(turn::take(&object, &self.context, config_maps, slot)).await
+        Box::pin(reconciler::reconcile(&object, &self.context, config_maps, slot)).await
     }
 
     fn panicked(&self) -> Duration {
@@ -129,45 +126,8 @@ impl<P: Ports> Reconciler for PolicyImages<P> {
     }
 }
 
-fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
-where
-    K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
-{
-    match namespace {
-        Some(namespace) => Api::namespaced(client.clone(), namespace),
-        None => Api::all(client.clone()),
-    }
-}
-
 fn forget<P>(context: &Context<P>, object: &PolicyImage) {
-    let namespace = object.namespace().unwrap_or_default();
-    context
-        .memory
-        .forget(&namespace, &object.name_any(), &object.uid().unwrap_or_default());
-}
-
-fn policy_images<P>(
-    context: &Context<P>,
-    namespace: Option<&str>,
-    writer: reflector::store::Writer<PolicyImage>,
-) -> impl Stream<Item = Result<Event<PolicyImage>, watcher::Error>> + use<P> {
-    watch(api(&context.client, namespace), watcher::Config::default())
-        .default_backoff()
-        .modify(|object: &mut PolicyImage| object.managed_fields_mut().clear())
-        .reflect(writer)
-}
-
-fn config_map_changes<P>(
-    context: &Context<P>,
-    namespace: Option<&str>,
-    writer: reflector::store::Writer<PartialObjectMeta<ConfigMap>>,
-) -> impl Stream<Item = Result<Event<PartialObjectMeta<ConfigMap>>, watcher::Error>> + use<P> {
-    let selector = format!("{MANAGED_BY_LABEL}={FIELD_MANAGER}");
-    watch(
-        api(&context.client, namespace),
-        watcher::Config::default().labels(&selector),
-    )
-    .default_backoff()
-    .modify(|object: &mut PartialObjectMeta<ConfigMap>| object.managed_fields_mut().clear())
-    .reflect(writer)
+    if let Ok(key) = ObjectKey::of(&object.metadata) {
+        context.states.forget(&key);
+    }
 }

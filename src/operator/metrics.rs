@@ -34,38 +34,36 @@ const DURATION_BUCKETS: [f64; 7] = [0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0];
 /// A label set of fixed names and fixed values.
 type Labels<const N: usize> = [(&'static str, &'static str); N];
 
-/// How a run ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// The object is as its spec says.
-    Success,
-    /// Only a change helps.
-    Stalled,
-    /// It failed and is tried again.
-    Retry,
-    /// The other side asked to come back later.
-    Wait,
-}
-
-impl Outcome {
-    const fn label(self) -> &'static str {
-        match self {
-            Self::Success => "success",
-            Self::Stalled => "stalled",
-            Self::Retry => "retry",
-            Self::Wait => "wait",
-        }
+/// How a run ended: what happens after its failure, if it failed.
+const fn result_label(failure: Option<Disposition>) -> &'static str {
+    match failure {
+        None => "success",
+        Some(Disposition::Stalled) => "stalled",
+        Some(Disposition::Retry) => "retry",
+        Some(Disposition::WaitFor(_)) => "wait",
     }
 }
 
-impl From<Disposition> for Outcome {
-    fn from(disposition: Disposition) -> Self {
-        match disposition {
-            Disposition::Stalled => Self::Stalled,
-            Disposition::Retry => Self::Retry,
-            Disposition::WaitFor(_) => Self::Wait,
-        }
-    }
+/// What is watched, as metrics and `/readyz` name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::VariantArray)]
+#[strum(serialize_all = "lowercase")]
+pub enum Watched {
+    /// The objects.
+    PolicyImages,
+    /// The ConfigMaps that were delivered.
+    ConfigMaps,
+}
+
+/// A part of a watched object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::VariantArray)]
+#[strum(serialize_all = "lowercase")]
+pub enum UnreadablePart {
+    /// It does not even say who it is.
+    Metadata,
+    /// What is asked for.
+    Spec,
+    /// What was reported.
+    Status,
 }
 
 /// The status codes that people look for by themselves, and classes for the rest.
@@ -95,6 +93,8 @@ pub struct Metrics {
     cache_requests: Family<Labels<2>, Counter>,
     leader: Gauge,
     policy_images: Family<Labels<1>, Gauge<u64, AtomicU64>>,
+    watches_failing: Family<Labels<1>, Gauge<u64, AtomicU64>>,
+    unreadable: Family<Labels<2>, Counter>,
 }
 
 impl fmt::Debug for Metrics {
@@ -125,6 +125,8 @@ impl Metrics {
             cache_requests: Family::default(),
             leader: Gauge::default(),
             policy_images: Family::default(),
+            watches_failing: Family::default(),
+            unreadable: Family::default(),
         };
         metrics.register();
         metrics
@@ -169,13 +171,23 @@ impl Metrics {
             "PolicyImage objects, by readiness",
             self.policy_images.clone(),
         );
+        own.register(
+            "watches_failing",
+            "Watches that have been failing for a minute, by what they watch",
+            self.watches_failing.clone(),
+        );
+        own.register(
+            "unreadable_objects",
+            "Objects of which a part could not be read, by what was watched and the part",
+            self.unreadable.clone(),
+        );
     }
 
-    /// Counts one run.
-    pub fn reconciled(&self, reason: Reason, outcome: Outcome, duration: Duration) {
+    /// Counts one run, and what happens next where it failed.
+    pub fn reconciled(&self, reason: Reason, failure: Option<Disposition>, duration: Duration) {
         self.reconciles.get_or_create(&[("reason", reason.as_str())]).inc();
         self.durations
-            .get_or_create(&[("result", outcome.label())])
+            .get_or_create(&[("result", result_label(failure))])
             .observe(duration.as_secs_f64());
     }
 
@@ -185,7 +197,7 @@ impl Metrics {
         Run {
             metrics: Arc::clone(self),
             started: Instant::now(),
-            ending: (Reason::Internal, Outcome::Retry),
+            ending: (Reason::Internal, Some(Disposition::Retry)),
         }
     }
 
@@ -208,6 +220,17 @@ impl Metrics {
     pub fn policy_images(&self, ready: u64, not_ready: u64) {
         self.policy_images.get_or_create(&[("ready", "true")]).set(ready);
         self.policy_images.get_or_create(&[("ready", "false")]).set(not_ready);
+    }
+
+    /// Says how many watches of a kind have been failing for long.
+    pub fn watches_failing(&self, kind: Watched, count: u64) {
+        self.watches_failing.get_or_create(&[("kind", kind.into())]).set(count);
+    }
+
+    /// Counts an object of which a part cannot be read.
+    pub fn unreadable(&self, kind: Watched, part: UnreadablePart) {
+        let labels = [("kind", kind.into()), ("part", part.into())];
+        self.unreadable.get_or_create(&labels).inc();
     }
 
     /// Everything in the OpenMetrics text format.
@@ -250,20 +273,20 @@ impl CacheObserver for Metrics {
 pub struct Run {
     metrics: Arc<Metrics>,
     started: Instant,
-    ending: (Reason, Outcome),
+    ending: (Reason, Option<Disposition>),
 }
 
 impl Run {
-    /// Says how the run ended.
-    pub fn ended(mut self, reason: Reason, outcome: Outcome) {
-        self.ending = (reason, outcome);
+    /// Says how the run ended, and what happens next where it failed.
+    pub fn ended(mut self, reason: Reason, failure: Option<Disposition>) {
+        self.ending = (reason, failure);
     }
 }
 
 impl Drop for Run {
     fn drop(&mut self) {
-        let (reason, outcome) = self.ending;
+        let (reason, failure) = self.ending;
         self.metrics.in_flight.dec();
-        self.metrics.reconciled(reason, outcome, self.started.elapsed());
+        self.metrics.reconciled(reason, failure, self.started.elapsed());
     }
 }

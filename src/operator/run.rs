@@ -11,13 +11,17 @@ use kube::{Client, Config};
 use super::api::condition::READY;
 use super::args::RunArguments;
 use super::connect::{self, ConnectError};
-use super::context::Context;
+use super::controller::context::Context;
+use super::controller::state::StateCache;
+use super::controller::watch::WatchScope;
+use super::controller::watch::health::WatchHealth;
 use super::controller::{self, View, Watches};
 use super::leader::{self, LeaderElection, Leadership, Loss, Timing};
 use super::metrics::Metrics;
 use super::objects::ClusterObjects;
-use super::reconcile::memory::StateCache;
 use super::reconcile::validate::OperatorOptions;
+use super::status::StatusWriter;
+use super::write_gate::WriteGate;
 use crate::adapters::registry::observer::RequestObserver;
 use crate::domain::bundle::Limits;
 use crate::pipeline::Pipeline;
@@ -74,7 +78,8 @@ pub async fn run(arguments: RunArguments) -> Result<(), RunError> {
     let metrics = Arc::new(Metrics::new());
     let observer: Arc<dyn RequestObserver> = metrics.clone();
     let adapters = setup::adapters(&arguments.registry, &api_server, observer)?;
-    let readiness = Readiness::waiting_for("the PolicyImages have not been listed yet");
+    let watches = WatchHealth::default();
+    let readiness = Readiness::waiting_for("the PolicyImages have not been listed yet").unless(reason_of(&watches));
     let stop = Shutdown::on_signal()?;
     let health = listen::bind("--health-addr", arguments.health_addr).await?;
     let scrapes = listen::bind("--metrics-addr", arguments.metrics_addr).await?;
@@ -85,7 +90,7 @@ pub async fn run(arguments: RunArguments) -> Result<(), RunError> {
     ));
     tokio::spawn(listen::serve(
         scrapes,
-        health::metrics(encoder(&metrics)),
+        health::metrics(encoder(&metrics, &watches)),
         stop.requested(),
     ));
 
@@ -101,13 +106,27 @@ pub async fn run(arguments: RunArguments) -> Result<(), RunError> {
         None
     };
     metrics.leads(true);
-    let context = Arc::new(context(&arguments, client, adapters, &metrics, leadership.as_ref()));
-    work(&arguments, context, readiness, stop, leadership).await
+    let context = Arc::new(context(
+        &arguments,
+        client.clone(),
+        adapters,
+        &metrics,
+        leadership.as_ref(),
+    ));
+    work(&arguments, client, context, (readiness, watches), stop, leadership).await
 }
 
-fn encoder(metrics: &Arc<Metrics>) -> health::Encoder {
-    let metrics = Arc::clone(metrics);
-    Arc::new(move || metrics.encode())
+fn reason_of(watches: &WatchHealth) -> impl Fn() -> Option<String> + Send + Sync + 'static {
+    let watches = watches.clone();
+    move || watches.reason()
+}
+
+fn encoder(metrics: &Arc<Metrics>, watches: &WatchHealth) -> health::Encoder {
+    let (metrics, watches) = (Arc::clone(metrics), watches.clone());
+    Arc::new(move || {
+        watches.measure(&metrics);
+        metrics.encode()
+    })
 }
 
 fn election(arguments: &RunArguments, config: &Config, client: Client) -> Result<LeaderElection, RunError> {
@@ -139,32 +158,40 @@ fn context<P: Ports>(
         instance: Some(connect::host_name()),
     };
     let observer: Arc<dyn CacheObserver> = metrics.clone();
+    let gate = WriteGate::new(client.clone(), leadership.map(Leadership::handle));
     Context {
-        objects: ClusterObjects::new(client.clone()),
+        objects: ClusterObjects::new(client),
         pipeline: Pipeline::new(ports, Limits::default(), &observer),
-        rules: OperatorOptions {
+        options: OperatorOptions {
             require_verification: arguments.require_verification,
             max_timeout: arguments.max_timeout,
         },
-        memory: StateCache::default(),
-        reporter,
+        states: StateCache::default(),
+        status: StatusWriter::new(gate.clone(), reporter),
         metrics: Arc::clone(metrics),
         concurrency: usize::from(arguments.concurrency),
-        tenure: leadership.map(Leadership::tenure),
-        client,
+        gate,
     }
 }
 
 /// Runs the controller over all watched namespaces.
 async fn work<P: Ports>(
     arguments: &RunArguments,
+    client: Client,
     context: Arc<Context<P>>,
-    readiness: Readiness,
+    (readiness, health): (Readiness, WatchHealth),
     stop: Shutdown,
     leadership: Option<Leadership>,
 ) -> Result<(), RunError> {
-    let namespaces = namespaces(&arguments.watch_namespaces).into_iter();
-    let (watches, views) = namespaces.map(Watches::new).unzip();
+    let scopes = namespaces(&arguments.watch_namespaces)
+        .into_iter()
+        .map(|namespace| WatchScope {
+            client: client.clone(),
+            namespace,
+            health: health.clone(),
+            metrics: Arc::clone(&context.metrics),
+        });
+    let (watches, views) = scopes.map(Watches::new).unzip();
     tokio::spawn(announce(views, readiness, Arc::clone(&context.metrics)));
     let drained = async {
         controller::run(watches, context, stop.requested()).await;

@@ -1,4 +1,4 @@
-//! From a verified digest to the bundle it names.
+//! From a verified digest to the manifest, and on to the bundle it names.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -80,36 +80,45 @@ impl Classify for AcquireError {
     }
 }
 
-/// Fetches the manifest (through an index, if there is one) and the bundle, and reads the bundle within `limits`.
+/// Fetches and reads the manifest that a verified revision names, through an index if there is one.
+///
+/// # Errors
+/// [`AcquireError`].
+pub(super) async fn open<R: Registry>(
+    registry: &R,
+    source: &ImageSource,
+    revision: &Verified<ImageRevision>,
+) -> Result<Verified<PolicyManifest>, AcquireError> {
+    let (repository, access) = (&revision.value().repository, source.access());
+    let raw = fetch(registry, repository, revision.value().digest, access).await?;
+    let opened = revision.open(&raw.media_type, &raw.bytes);
+    match opened.map_err(AcquireError::OpenManifest)? {
+        Opened::Image(manifest) => Ok(manifest),
+        Opened::Index(child) => {
+            let raw = fetch(registry, repository, child.value().descriptor().digest, access).await?;
+            child
+                .open(&raw.media_type, &raw.bytes)
+                .map_err(AcquireError::OpenManifest)
+        }
+    }
+}
+
+/// Fetches the bundle that a verified manifest names, and reads it within `limits`.
 ///
 /// # Errors
 /// [`AcquireError`].
 pub(super) async fn acquire<R: Registry>(
     registry: &R,
     source: &ImageSource,
-    revision: &Verified<ImageRevision>,
+    manifest: Verified<PolicyManifest>,
     limits: Limits,
 ) -> Result<Acquired, AcquireError> {
-    let (repository, access) = (&revision.value().repository, source.access());
-    let raw = fetch(registry, repository, revision.value().digest, access).await?;
-    let manifest = match revision
-        .open(&raw.media_type, &raw.bytes)
-        .map_err(AcquireError::OpenManifest)?
-    {
-        Opened::Image(manifest) => manifest,
-        Opened::Index(child) => {
-            let raw = fetch(registry, repository, child.value().descriptor().digest, access).await?;
-            child
-                .open(&raw.media_type, &raw.bytes)
-                .map_err(AcquireError::OpenManifest)?
-        }
-    };
     let PolicyManifest {
         bundle: layer,
         annotations,
     } = manifest.value().clone();
     let content = registry
-        .blob(repository, &layer, access)
+        .blob(source.repository(), &layer, source.access())
         .await
         .map_err(AcquireError::Fetch)?;
     // Inflating megabytes would hold up every other object on this thread.

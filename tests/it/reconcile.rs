@@ -32,7 +32,9 @@ mod ownership;
 mod responder;
 mod robustness;
 mod share;
+mod sight;
 mod tenancy;
+mod truth;
 mod verification;
 
 /// For what happens at once; generous, because the machine may be busy.

@@ -1,6 +1,7 @@
 //! What a user asks for. Every doc comment here is the text of `kubectl explain`.
 
 #![expect(
+    dead_code,
     unreachable_pub,
     reason = "the KubeSchema derive repeats each struct inside a function"
 )]
@@ -110,7 +111,42 @@ pub struct PolicyImageSpec {
 
     /// Where the bundle goes. Absent: to a ConfigMap named after this object with `-bundle` appended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub delivery: Option<Delivery>,
+    pub delivery: Option<DeliverySpec>,
+
+    /// Why all other fields are empty. No field of the API: set where an API server sent a spec that cannot be read.
+    #[serde(skip)]
+    #[schemars(skip)]
+    pub unreadable: Option<UnreadableSpec>,
+}
+
+/// What makes a spec unreadable for this version of the operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnreadableSpec {
+    /// The field in which reading ended.
+    pub field: String,
+    /// The field that should be in there.
+    pub missing: Option<String>,
+}
+
+impl PolicyImageSpec {
+    /// Stands for a spec that cannot be read. It asks for nothing.
+    #[must_use]
+    pub fn unreadable(cause: UnreadableSpec) -> Self {
+        Self {
+            image: String::new(),
+            semver: None,
+            image_pull_secrets: Vec::new(),
+            service_account_name: None,
+            tls: None,
+            insecure: false,
+            verify: None,
+            interval: default_interval(),
+            timeout: None,
+            suspend: false,
+            delivery: None,
+            unreadable: Some(cause),
+        }
+    }
 }
 
 // Patterns are CEL rules, because a rule has a message. Durations are in Go's notation, without signs and fractions; no
@@ -260,16 +296,16 @@ pub struct KeySource {
 /// Where the bundle goes.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq, Default)]
 #[serde(rename_all = "camelCase")]
-pub struct Delivery {
+pub struct DeliverySpec {
     /// A ConfigMap in the same namespace, owned by this object and restored when it is changed or deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub config_map: Option<ConfigMapDelivery>,
+    pub config_map: Option<ConfigMapDeliverySpec>,
 }
 
 /// The ConfigMap that holds the bundle.
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
-pub struct ConfigMapDelivery {
+pub struct ConfigMapDeliverySpec {
     /// Name of the ConfigMap; by default the name of this object with `-bundle` appended. A ConfigMap that exists and
     /// is not owned by this object is never touched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -296,7 +332,7 @@ pub struct ConfigMapDelivery {
     pub annotations: BTreeMap<String, String>,
 }
 
-impl Default for ConfigMapDelivery {
+impl Default for ConfigMapDeliverySpec {
     fn default() -> Self {
         Self {
             name: None,

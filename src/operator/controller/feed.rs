@@ -14,9 +14,8 @@ use tokio::sync::oneshot;
 
 use super::queue::{NamespacedName, Priority};
 use super::runner::SharedQueue;
-use crate::operator::api::GROUP;
 use crate::operator::api::spec::PolicyImage;
-use crate::operator::reconcile::status;
+use crate::operator::api::{GROUP, Request};
 use crate::pipeline::reason::chain;
 
 /// Adds objects when their spec changes or somebody asks for a run, and sends `listed` when the first list is complete.
@@ -59,13 +58,8 @@ pub async fn objects(
     }
 }
 
-/// Adds the PolicyImages that own what changed. `is_as_left` knows by namespace, owner and metadata what we wrote
-/// ourselves, which is passed over.
-pub async fn owners<K: ResourceExt>(
-    changes: impl Stream<Item = watcher::Result<Event<K>>>,
-    queue: &SharedQueue,
-    is_as_left: impl Fn(&str, &str, &ObjectMeta) -> bool,
-) {
+/// Adds the PolicyImages that own what changed. Most events are about what we wrote ourselves; the trigger sees to those.
+pub async fn owners<K: ResourceExt>(changes: impl Stream<Item = watcher::Result<Event<K>>>, queue: &SharedQueue) {
     let mut changes = pin!(changes);
     while let Some(event) = changes.next().await {
         let (object, priority) = match event {
@@ -83,7 +77,6 @@ pub async fn owners<K: ResourceExt>(
         let owners = metadata.owner_references.iter().flatten();
         let owners = owners
             .filter(|owner| owner.kind == "PolicyImage" && owner.api_version.split('/').next() == Some(GROUP))
-            .filter(|owner| !is_as_left(namespace, &owner.name, metadata))
             .map(|owner| NamespacedName::new(namespace, &owner.name));
         queue.add(owners, priority);
     }
@@ -102,12 +95,7 @@ fn named(metadata: &ObjectMeta) -> NamespacedName {
 /// neither.
 fn trigger_key(object: &PolicyImage) -> u64 {
     let mut hasher = DefaultHasher::new();
-    (
-        &object.metadata.uid,
-        object.metadata.generation,
-        status::requested_at(object),
-    )
-        .hash(&mut hasher);
+    (&object.metadata.uid, Request::of(object)).hash(&mut hasher);
     hasher.finish()
 }
 
@@ -195,14 +183,12 @@ mod tests {
         let ours = |name| config_map(name, "opcr.io/v1alpha1");
         let events = vec![
             Event::InitApply(ours("listed")),
-            Event::Apply(ours("written")),
             Event::Apply(config_map("foreign", "example.com/v1")),
             Event::Delete(ours("deleted")),
             Event::Apply(ours("edited")),
         ];
         let queue = SharedQueue::new(1000);
-        let is_as_left = |namespace: &str, owner: &str, _: &ObjectMeta| (namespace, owner) == ("a", "written");
-        owners(stream::iter(events).map(Ok), &queue, is_as_left).await;
+        owners(stream::iter(events).map(Ok), &queue).await;
         // Restorations first.
         assert_eq!(queue.drain(), ["a/deleted", "a/edited", "a/listed"]);
     }

@@ -8,9 +8,15 @@ use super::*;
 /// Every label value that there is, used once.
 fn everything() -> Arc<Metrics> {
     let metrics = Arc::new(Metrics::new());
-    let outcomes = [Outcome::Success, Outcome::Stalled, Outcome::Retry, Outcome::Wait];
+    let waiting = Disposition::WaitFor(Duration::ZERO);
+    let failures = [
+        None,
+        Some(Disposition::Stalled),
+        Some(Disposition::Retry),
+        Some(waiting),
+    ];
     for (index, reason) in Reason::VARIANTS.iter().enumerate() {
-        metrics.reconciled(*reason, outcomes[index % outcomes.len()], Duration::from_millis(30));
+        metrics.reconciled(*reason, failures[index % failures.len()], Duration::from_millis(30));
     }
     for kind in RequestKind::VARIANTS {
         for status in (0..=999).map(Some).chain([None]) {
@@ -20,6 +26,12 @@ fn everything() -> Arc<Metrics> {
     for cache in CacheName::VARIANTS {
         metrics.requested(*cache, true);
         metrics.requested(*cache, false);
+    }
+    for kind in Watched::VARIANTS {
+        metrics.watches_failing(*kind, 1);
+        for part in UnreadablePart::VARIANTS {
+            metrics.unreadable(*kind, *part);
+        }
     }
     metrics.downloaded(1234);
     metrics.policy_images(2, 1);
@@ -101,6 +113,8 @@ fn every_family_has_the_documented_name() {
     policy_operator_reconcile_duration_seconds histogram
     policy_operator_reconciles_in_flight gauge
     policy_operator_registry_requests counter
+    policy_operator_unreadable_objects counter
+    policy_operator_watches_failing gauge
     process_cpu_seconds counter
     process_open_fds gauge
     process_resident_memory_bytes gauge

@@ -1,0 +1,46 @@
+//! What every run shares.
+
+use std::sync::Arc;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::runtime::reflector::{ObjectRef, Store};
+
+use super::state::StateCache;
+use crate::operator::metrics::Metrics;
+use crate::operator::objects::ClusterObjects;
+use crate::operator::received::ConfigMapMetadata;
+use crate::operator::reconcile::validate::OperatorOptions;
+use crate::operator::status::StatusWriter;
+use crate::operator::write_gate::WriteGate;
+use crate::pipeline::Pipeline;
+
+/// What every run shares.
+pub struct Context<P> {
+    /// The one way to write.
+    pub gate: WriteGate,
+    /// Objects that specs name.
+    pub objects: ClusterObjects,
+    /// Resolve, verify, acquire.
+    pub pipeline: Pipeline<P>,
+    /// What holds for all objects.
+    pub options: OperatorOptions,
+    /// What is remembered of each object.
+    pub states: StateCache,
+    /// Says how runs ended.
+    pub status: StatusWriter,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Runs at work at one time, over all watched namespaces.
+    pub concurrency: usize,
+}
+
+/// The watched ConfigMaps of one controller: metadata only, and only those that carry our label.
+pub type ConfigMaps = Store<ConfigMapMetadata>;
+
+/// The metadata of a watched ConfigMap.
+#[must_use]
+pub fn watched(config_maps: &ConfigMaps, namespace: &str, name: &str) -> Option<ObjectMeta> {
+    config_maps
+        .get(&ObjectRef::new(name).within(namespace))
+        .map(|object| object.metadata.clone())
+}
