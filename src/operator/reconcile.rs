@@ -14,9 +14,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::api::spec::PolicyImage;
 use super::delivery::config_map::ConfigMapState;
+use super::slot::YieldingPipeline;
+use super::write_gate::WriteGate;
 use crate::pipeline::Pipeline;
 use crate::pipeline::ports::Ports;
-use deliver::Delivering;
 use dereference::ObjectReader;
 use outcome::{Failure, StepError, Success, VerifiedPlan};
 use validate::{OperatorOptions, Plan};
@@ -61,12 +62,13 @@ pub async fn resolve_and_verify<P: Ports>(
 /// The error of the step that failed, with the verification.
 pub async fn apply<P: Ports>(
     object: &PolicyImage,
-    run: Delivering<'_, P>,
+    gate: &WriteGate,
+    pipeline: &mut YieldingPipeline<'_, P>,
     plan: &VerifiedPlan,
     state: &mut ConfigMapState,
     watched: Option<&ObjectMeta>,
 ) -> Result<Success, Failure> {
-    match run.deliver(plan, object.status.as_ref(), state, watched).await {
+    match deliver::deliver(gate, pipeline, plan, object.status.as_ref(), state, watched).await {
         Ok(bundle) => Ok(Success::new(plan, bundle)),
         Err(error) => Err(Failure::after(plan.verified.verification(), error)),
     }

@@ -8,6 +8,14 @@ use std::task::Poll;
 use futures::poll;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::domain::artifact::PolicyManifest;
+use crate::domain::revision::Revision;
+use crate::domain::source::Source;
+use crate::domain::trust::Verified;
+use crate::pipeline::Pipeline;
+use crate::pipeline::acquire::{AcquireError, Acquired};
+use crate::pipeline::ports::Ports;
+
 /// As many runs as may be at work at one time: reading and writing Kubernetes objects, and computing.
 ///
 /// What is bounded is memory (a bundle is in it several times while it is written), processor time and the load of the
@@ -62,6 +70,45 @@ impl Slot {
             // An error would mean that the semaphore was closed, which nothing does.
             self.permit = Arc::clone(&self.slots.0).acquire_owned().await.ok();
         }
+    }
+}
+
+/// The pipeline, asked by a run that gives its slot back while it waits for the answer.
+pub struct YieldingPipeline<'a, P> {
+    pipeline: &'a Pipeline<P>,
+    slot: &'a mut Slot,
+}
+
+impl<'a, P: Ports> YieldingPipeline<'a, P> {
+    /// `pipeline`, for the run that has `slot`.
+    pub fn new(pipeline: &'a Pipeline<P>, slot: &'a mut Slot) -> Self {
+        Self { pipeline, slot }
+    }
+
+    /// As [`Pipeline::open`].
+    ///
+    /// # Errors
+    /// [`AcquireError`].
+    pub async fn open(
+        &mut self,
+        source: &Source,
+        revision: &Verified<Revision>,
+    ) -> Result<Arc<Verified<PolicyManifest>>, Arc<AcquireError>> {
+        let answer = Box::pin(self.pipeline.open(source, revision));
+        self.slot.release_during(answer).await
+    }
+
+    /// As [`Pipeline::acquire`].
+    ///
+    /// # Errors
+    /// [`AcquireError`].
+    pub async fn acquire(
+        &mut self,
+        source: &Source,
+        revision: &Verified<Revision>,
+    ) -> Result<Acquired, Arc<AcquireError>> {
+        let answer = Box::pin(self.pipeline.acquire(source, revision));
+        self.slot.release_during(answer).await
     }
 }
 

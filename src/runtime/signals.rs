@@ -23,10 +23,7 @@ impl Shutdown {
             sender.send_replace(true);
             tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
             tracing::warn!("second signal: ending at once");
-            #[expect(
-                clippy::exit,
-                reason = "whoever signals twice does not want to wait for the work under way"
-            )]
+            // Whoever signals twice does not want to wait for the work under way.
             std::process::exit(130);
         });
         Ok(Self(receiver))

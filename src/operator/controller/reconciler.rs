@@ -12,10 +12,9 @@ use super::trigger::{self, Decision, Trigger};
 use crate::operator::api::Request;
 use crate::operator::api::spec::PolicyImage;
 use crate::operator::identity::ObjectKey;
-use crate::operator::reconcile::deliver::Delivering;
 use crate::operator::reconcile::outcome::{Failure, Outcome, StepError, Success};
 use crate::operator::reconcile::{self, restore, validate};
-use crate::operator::slot::Slot;
+use crate::operator::slot::{Slot, YieldingPipeline};
 use crate::pipeline::ports::Ports;
 use crate::pipeline::reason::Classify as _;
 
@@ -25,7 +24,7 @@ const DEFAULT_INTERVAL: Duration = Duration::from_mins(5);
 /// How long it may take to look after the last good bundle.
 const RESTORE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Runs the object if there is anything to do, and says when it is due again; none where only a change wakes it.
+/// Runs the object if there is anything to do, and says how soon it is due again; none where only a change wakes it.
 pub async fn reconcile<P: Ports>(
     object: &PolicyImage,
     context: &Context<P>,
@@ -130,12 +129,9 @@ async fn run_once<P: Ports>(
         !verified.plan.source.is_pinned() && verified.resolved_at < started
     });
     state.revalidate_after = (may_be_outdated && trigger.is_awaited()).then_some(started);
-    let run = Delivering {
-        gate: &context.gate,
-        pipeline: &context.pipeline,
-        slot,
-    };
-    reconcile::apply(object, run, &verified?, &mut state.config_map, config_map).await
+    let (gate, state) = (&context.gate, &mut state.config_map);
+    let mut pipeline = YieldingPipeline::new(&context.pipeline, slot);
+    reconcile::apply(object, gate, &mut pipeline, &verified?, state, config_map).await
 }
 
 /// A run that failed may not have got as far as the target.

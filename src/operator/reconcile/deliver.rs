@@ -7,103 +7,83 @@ use crate::domain::digest::Digest;
 use crate::operator::api::status::PolicyImageStatus;
 use crate::operator::delivery::config_map::{ApplyError, ConfigMapState, LastGood, Observed};
 use crate::operator::delivery::{ConfigMapDelivery, Delivery};
-use crate::operator::slot::Slot;
+use crate::operator::slot::YieldingPipeline;
 use crate::operator::write_gate::WriteGate;
-use crate::pipeline::Pipeline;
 use crate::pipeline::acquire::{Acquired, BundleSummary};
 use crate::pipeline::ports::Ports;
 
 /// How often a ConfigMap is looked at in one run while another client changes it between our look and our write.
 const CONFLICT_ATTEMPTS: u32 = 3;
 
-/// What a run delivers with.
-pub struct Delivering<'a, P> {
-    /// The way to the API server.
-    pub gate: &'a WriteGate,
-    /// The way to the bundle.
-    pub pipeline: &'a Pipeline<P>,
-    /// The run's right to work, given back while a registry is waited for.
-    pub slot: &'a mut Slot,
+/// Delivers what `plan` verified wherever it is not yet. Answers what there is to report about the bundle; nothing where
+/// `status` says it already.
+///
+/// Which bundle it must be is what the verified manifest says. Status has no word in this: whoever may edit it could name
+/// a bundle of their own, and put it into the ConfigMap.
+///
+/// # Errors
+/// The error of the step that failed.
+pub async fn deliver<P: Ports>(
+    gate: &WriteGate,
+    pipeline: &mut YieldingPipeline<'_, P>,
+    plan: &VerifiedPlan,
+    status: Option<&PolicyImageStatus>,
+    state: &mut ConfigMapState,
+    watched: Option<&ObjectMeta>,
+) -> Result<Option<BundleSummary>, StepError> {
+    let manifest = pipeline.open(&plan.plan.source, &plan.verified).await?;
+    let wanted = manifest.value().bundle.digest;
+    let mut summary = None;
+    for delivery in &plan.plan.deliveries {
+        let Delivery::ConfigMap(target) = delivery;
+        let previous = previous_config_maps(target, status, state);
+        if let Some(acquired) = deliver_to(target, &wanted, gate, pipeline, plan, state, watched).await? {
+            summary = Some(acquired.summary());
+        }
+        for previous in previous {
+            previous.prune(gate).await?;
+        }
+    }
+    if summary.is_none() && reported(status) != Some(wanted) {
+        summary = Some(pipeline.acquire(&plan.plan.source, &plan.verified).await?.summary());
+    }
+    Ok(summary)
 }
 
-impl<P: Ports> Delivering<'_, P> {
-    /// Delivers what `plan` verified wherever it is not yet. Answers what there is to report about the bundle; nothing
-    /// where `status` says it already.
-    ///
-    /// Which bundle it must be is what the verified manifest says. Status has no word in this: whoever may edit it could
-    /// name a bundle of their own, and put it into the ConfigMap.
-    ///
-    /// # Errors
-    /// The error of the step that failed.
-    pub async fn deliver(
-        mut self,
-        plan: &VerifiedPlan,
-        status: Option<&PolicyImageStatus>,
-        state: &mut ConfigMapState,
-        watched: Option<&ObjectMeta>,
-    ) -> Result<Option<BundleSummary>, StepError> {
-        let manifest = Box::pin(self.pipeline.open(&plan.plan.source, &plan.verified));
-        let manifest = self.slot.release_during(manifest).await?;
-        let wanted = manifest.value().bundle.digest;
-        let mut summary = None;
-        for delivery in &plan.plan.deliveries {
-            let Delivery::ConfigMap(target) = delivery;
-            let previous = previous_config_maps(target, status, state);
-            if let Some(acquired) = self.deliver_to(target, &wanted, plan, state, watched).await? {
-                summary = Some(acquired.summary());
-            }
-            for previous in previous {
-                previous.prune(self.gate).await?;
-            }
+/// Answers the bundle where it had to be written.
+async fn deliver_to<P: Ports>(
+    target: &ConfigMapDelivery,
+    wanted: &Digest,
+    gate: &WriteGate,
+    pipeline: &mut YieldingPipeline<'_, P>,
+    plan: &VerifiedPlan,
+    state: &mut ConfigMapState,
+    mut watched: Option<&ObjectMeta>,
+) -> Result<Option<Acquired>, StepError> {
+    let mut attempts = CONFLICT_ATTEMPTS;
+    loop {
+        let observed = target.observe(gate, state, watched).await?;
+        if let Observed::Ours(live) = &observed
+            && live.holds(target, &plan.revision, wanted)
+        {
+            state.record(target, live.clone());
+            return Ok(None);
         }
-        if summary.is_none() && reported(status) != Some(wanted) {
-            summary = Some(self.acquire(plan).await?.summary());
-        }
-        Ok(summary)
-    }
-
-    /// Answers the bundle where it had to be written.
-    async fn deliver_to(
-        &mut self,
-        target: &ConfigMapDelivery,
-        wanted: &Digest,
-        plan: &VerifiedPlan,
-        state: &mut ConfigMapState,
-        mut watched: Option<&ObjectMeta>,
-    ) -> Result<Option<Acquired>, StepError> {
-        let mut attempts = CONFLICT_ATTEMPTS;
-        loop {
-            let observed = target.observe(self.gate, state, watched).await?;
-            if let Observed::Ours(live) = &observed
-                && live.holds(target, &plan.revision, wanted)
-            {
-                state.record(target, live.clone());
-                return Ok(None);
+        let acquired = pipeline.acquire(&plan.plan.source, &plan.verified).await?;
+        match target.apply(gate, &plan.revision, &acquired.bundle, &observed).await {
+            Ok(live) => {
+                state.record(target, live);
+                state.last_good = Some(LastGood {
+                    target: target.clone(),
+                    revision: plan.revision.clone(),
+                    bundle: acquired.bundle.clone(),
+                });
+                return Ok(Some(acquired));
             }
-            let acquired = self.acquire(plan).await?;
-            match target
-                .apply(self.gate, &plan.revision, &acquired.bundle, &observed)
-                .await
-            {
-                Ok(live) => {
-                    state.record(target, live);
-                    state.last_good = Some(LastGood {
-                        target: target.clone(),
-                        revision: plan.revision.clone(),
-                        bundle: acquired.bundle.clone(),
-                    });
-                    return Ok(Some(acquired));
-                }
-                // What the watch showed is not there any more; look for ourselves.
-                Err(error) if is_worth_another_look(&error, &mut attempts) => watched = None,
-                Err(error) => return Err(error.into()),
-            }
+            // What the watch showed is not there any more; look for ourselves.
+            Err(error) if is_worth_another_look(&error, &mut attempts) => watched = None,
+            Err(error) => return Err(error.into()),
         }
-    }
-
-    async fn acquire(&mut self, plan: &VerifiedPlan) -> Result<Acquired, StepError> {
-        let acquired = Box::pin(self.pipeline.acquire(&plan.plan.source, &plan.verified));
-        Ok(self.slot.release_during(acquired).await?)
     }
 }
 

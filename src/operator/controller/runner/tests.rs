@@ -33,7 +33,7 @@ impl Reconciler for Scripted {
         match object.name.split('-').next().unwrap() {
             "hangs" => slot.release_during(pending()).await,
             "panics" => panic!("as asked"),
-            "again" => return Some(Duration::from_secs(60)),
+            "again" => return Some(Duration::from_mins(1)),
             "waits" => slot.release_during(tokio::time::sleep(Duration::from_secs(1))).await,
             _ => {}
         }
@@ -42,7 +42,7 @@ impl Reconciler for Scripted {
     }
 
     fn panicked(&self) -> Duration {
-        Duration::from_secs(60)
+        Duration::from_mins(1)
     }
 
     fn waiting(&self, objects: usize) {
