@@ -5,6 +5,7 @@ pub mod reconciler;
 pub mod state;
 pub mod trigger;
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::future::Future;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -12,15 +13,17 @@ use std::sync::Arc;
 
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::PartialObjectMeta;
 use kube::runtime::controller::Action;
-use kube::runtime::reflector::{self, Store};
+use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::watcher::{self, Event as WatchEvent};
 use kube::runtime::{Controller, PredicateConfig, WatchStreamExt as _, watcher as watch};
 use kube::{Api, Client, ResourceExt as _};
 use tokio::sync::oneshot;
 
 use self::context::{ConfigMaps, Context};
+use self::state::StateCache;
 use super::api::spec::PolicyImage;
 use super::api::{FIELD_MANAGER, MANAGED_BY_LABEL, Request};
 use super::identity::ObjectKey;
@@ -93,12 +96,15 @@ pub async fn run<P: Ports>(
         .applied_objects()
         .predicate_filter(trigger_key, PredicateConfig::default());
     let owned = owned_config_maps(&client, namespace.as_deref(), config_map_writer);
+    let states = Arc::clone(&context);
+    let delivered_by =
+        move |config_map: PartialObjectMeta<ConfigMap>| delivered_by(&states.states, &config_map.metadata);
     let reconciler = move |object: Arc<PolicyImage>, context: Arc<Context<P>>| {
         let config_maps = config_maps.clone();
         async move { Ok::<_, Infallible>(reconciler::reconcile(&object, &context, &config_maps).await) }
     };
     Controller::for_stream(triggers, store)
-        .owns_stream(owned)
+        .watches_stream(owned, delivered_by)
         // No bound here: the slots of the context bound all controllers together, and show who waits.
         .graceful_shutdown_on(shutdown)
         .run(reconciler, |_, _: &Infallible, _| Action::await_change(), context)
@@ -141,6 +147,23 @@ fn forget<P>(context: &Context<P>, object: &PolicyImage) {
     if let Ok(key) = ObjectKey::of(&object.metadata) {
         context.states.forget(&key);
     }
+}
+
+/// The objects that a ConfigMap concerns: the one that delivered to it, and those that it names as owners. Whoever takes
+/// the owner reference out must not take it out of sight.
+fn delivered_by(states: &StateCache, config_map: &ObjectMeta) -> Vec<ObjectRef<PolicyImage>> {
+    let (Some(namespace), Some(name)) = (&config_map.namespace, &config_map.name) else {
+        return Vec::new();
+    };
+    let owners = config_map.owner_references.iter().flatten();
+    let owners = owners
+        .filter(|owner| owner.kind == "PolicyImage")
+        .map(|owner| owner.name.clone());
+    let names: BTreeSet<String> = owners.chain(states.delivered_by(namespace, name)).collect();
+    names
+        .into_iter()
+        .map(|name| ObjectRef::new(&name).within(namespace))
+        .collect()
 }
 
 /// ConfigMaps that carry our label. Most events are about what we wrote ourselves; the trigger sees to those.

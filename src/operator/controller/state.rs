@@ -127,10 +127,17 @@ fn jittered(delay: Duration, jitter: f64) -> Duration {
 
 /// The states of all objects.
 #[derive(Debug, Default)]
-pub struct StateCache(Mutex<HashMap<Name, Owned>>);
+pub struct StateCache(Mutex<States>);
 
 /// Namespace and name.
 type Name = (String, String);
+
+#[derive(Debug, Default)]
+struct States {
+    objects: HashMap<Name, Owned>,
+    /// The name of the object that delivered to a ConfigMap.
+    config_maps: HashMap<Name, String>,
+}
 
 /// A state, and the UID of the object that it is about.
 #[derive(Debug)]
@@ -144,27 +151,53 @@ impl StateCache {
     #[must_use]
     pub fn get(&self, key: &ObjectKey) -> ObjectState {
         let states = self.lock();
-        let found = states.get(&name(key)).filter(|owned| owned.uid == key.uid);
+        let found = states.objects.get(&name(key)).filter(|owned| owned.uid == key.uid);
         found.map(|owned| owned.state.clone()).unwrap_or_default()
     }
 
     /// Remembers the state of an object.
     pub fn put(&self, key: &ObjectKey, state: ObjectState) {
+        let mut states = self.lock();
+        states.remove(&name(key));
+        if let Some(applied) = &state.config_map.applied {
+            let config_map = (key.namespace.clone(), applied.name.clone());
+            states.config_maps.insert(config_map, key.name.clone());
+        }
         let uid = key.uid.clone();
-        self.lock().insert(name(key), Owned { uid, state });
+        states.objects.insert(name(key), Owned { uid, state });
     }
 
     /// Forgets an object that was deleted, unless its name has been taken over by another since.
     pub fn forget(&self, key: &ObjectKey) {
         let mut states = self.lock();
-        if states.get(&name(key)).is_some_and(|owned| owned.uid == key.uid) {
+        if states.objects.get(&name(key)).is_some_and(|owned| owned.uid == key.uid) {
             states.remove(&name(key));
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Name, Owned>> {
-        // A panic elsewhere leaves a map that is still whole: each change is one insert or remove.
+    /// The name of the object that delivered to a ConfigMap last. Who else is said to own it is no matter: owner
+    /// references can be removed.
+    #[must_use]
+    pub fn delivered_by(&self, namespace: &str, config_map: &str) -> Option<String> {
+        let config_map = (namespace.to_owned(), config_map.to_owned());
+        self.lock().config_maps.get(&config_map).cloned()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, States> {
+        // A panic elsewhere leaves maps that are still whole: nothing panics between two of their changes.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl States {
+    fn remove(&mut self, object: &Name) {
+        let removed = self.objects.remove(object);
+        if let Some(applied) = removed.and_then(|owned| owned.state.config_map.applied) {
+            let config_map = (object.0.clone(), applied.name);
+            if self.config_maps.get(&config_map) == Some(&object.1) {
+                self.config_maps.remove(&config_map);
+            }
+        }
     }
 }
 
