@@ -65,6 +65,7 @@
 //!   [`domain::trust::TrustPolicy::decide`] makes and only a matching digest carries on.
 //! * The digest that was verified is the digest delivered and the digest in status: one resolution per run.
 //! * One object cannot starve another: bounded concurrency, a deadline, backoff and a net for panics, each per object.
+//! * One object cannot hide another: of what an API server sends, only what is used is read, part by part.
 //! * Nothing is touched that is not ours, and nothing of ours is left behind: ownership is an owner reference by UID,
 //!   and garbage collection needs no finalizer.
 //! * No idle writes, and no idle questions: status and ConfigMaps change when content does.

@@ -12,6 +12,7 @@ pub mod leader;
 pub mod metrics;
 pub mod objects;
 pub mod program;
+pub mod received;
 pub mod reconcile;
 pub mod render;
 pub mod run;

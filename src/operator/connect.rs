@@ -7,9 +7,31 @@
 
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::Path;
+use std::time::Duration;
 
+use hyper_util::client::legacy::Client as HttpClient;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use kube::client::retry::RetryPolicy;
+use kube::client::{ClientBuilder, ConfigExt as _};
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
+use tower::layer::layer_fn;
+use tower::retry::RetryLayer;
+use tower::{BoxError, ServiceBuilder};
+
+use self::time_limit::TimeLimit;
+pub use self::time_limit::WATCH_START_LIMIT;
+
+mod time_limit;
+
+/// How long a connection is quiet before the other side is asked whether it is still there. A watch is quiet for minutes,
+/// and a network that drops packets without a word would leave it so.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// How often it is asked, and how many times in vain.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_RETRIES: u32 = 3;
 
 /// Why there is no way to the API server.
 #[derive(Debug, thiserror::Error)]
@@ -60,12 +82,38 @@ pub async fn config(kubeconfig: Option<&Path>) -> Result<Config, ConnectError> {
         .map_err(failed)
 }
 
-/// A client.
+/// A client whose every call has a [time limit](time_limit).
 ///
 /// # Errors
 /// [`ConnectError::Client`].
 pub fn client(config: Config) -> Result<Client, ConnectError> {
-    Client::try_from(config).map_err(|error| ConnectError::Client(Box::new(error)))
+    build(config).map_err(|error| ConnectError::Client(Box::new(error)))
+}
+
+/// The stack of kube's own builder, with connections that notice when the other side is gone.
+fn build(config: Config) -> kube::Result<Client> {
+    if config.proxy_url.is_some() {
+        // Only kube knows how to reach a proxy, or says which of its features that would need.
+        let builder = ClientBuilder::try_from(config)?;
+        return Ok(builder.with_layer(&layer_fn(TimeLimit::new)).build());
+    }
+    let mut connector = HttpConnector::new();
+    connector.enforce_http(false);
+    connector.set_connect_timeout(config.connect_timeout);
+    connector.set_keepalive(Some(KEEPALIVE));
+    connector.set_keepalive_interval(Some(KEEPALIVE_INTERVAL));
+    connector.set_keepalive_retries(Some(KEEPALIVE_RETRIES));
+    let connector = config.rustls_https_connector_with_connector(connector)?;
+    let retries = RetryLayer::new(RetryPolicy::server_retry());
+    let service = ServiceBuilder::new()
+        .layer(layer_fn(TimeLimit::new))
+        .layer(config.base_uri_layer())
+        .option_layer(config.default_retry.then_some(retries))
+        .option_layer(config.auth_layer()?)
+        .layer(config.extra_headers_layer()?)
+        .map_err(BoxError::from)
+        .service(HttpClient::builder(TokioExecutor::new()).build(connector));
+    Ok(Client::new(service, config.default_namespace))
 }
 
 /// The API server's own addresses, which no registry may lead to.
@@ -106,3 +154,6 @@ pub fn host_name() -> String {
         .filter(|name| !name.is_empty())
         .unwrap_or_else(|| "policy-operator".to_owned())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,6 @@
-//! Watches, and the loop that turns their events into runs.
+//! The loop that turns the events of the watches into runs.
+
+pub mod watch;
 
 pub mod context;
 pub mod reconciler;
@@ -12,30 +14,30 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
-use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::core::PartialObjectMeta;
+use kube::Resource as _;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::watcher::{self, Event as WatchEvent};
-use kube::runtime::{Controller, PredicateConfig, WatchStreamExt as _, watcher as watch};
-use kube::{Api, Client, ResourceExt as _};
+use kube::runtime::{Controller, PredicateConfig, WatchStreamExt as _};
 use tokio::sync::oneshot;
 
 use self::context::{ConfigMaps, Context};
 use self::state::StateCache;
+use self::watch::WatchScope;
+use super::api::Request;
 use super::api::spec::PolicyImage;
-use super::api::{FIELD_MANAGER, MANAGED_BY_LABEL, Request};
 use super::identity::ObjectKey;
+use super::received::ConfigMapMetadata;
 use crate::pipeline::ports::Ports;
 use crate::pipeline::reason::chain;
 
 /// The two watches of one controller, filled by [`run`].
 pub struct Watches {
-    namespace: Option<String>,
+    scope: WatchScope,
     listed: oneshot::Sender<()>,
     policy_images: (Store<PolicyImage>, reflector::store::Writer<PolicyImage>),
-    config_maps: (ConfigMaps, reflector::store::Writer<PartialObjectMeta<ConfigMap>>),
+    config_maps: (ConfigMaps, reflector::store::Writer<ConfigMapMetadata>),
 }
 
 /// What the rest of the program sees of the watches.
@@ -49,7 +51,7 @@ pub struct View {
 impl Watches {
     /// Watches of one namespace, or of all.
     #[must_use]
-    pub fn new(namespace: Option<String>) -> (Self, View) {
+    pub fn new(scope: WatchScope) -> (Self, View) {
         let (announce, listed) = oneshot::channel();
         let policy_images = reflector::store();
         let view = View {
@@ -58,7 +60,7 @@ impl Watches {
         };
         (
             Self {
-                namespace,
+                scope,
                 listed: announce,
                 policy_images,
                 config_maps: reflector::store(),
@@ -71,21 +73,18 @@ impl Watches {
 /// Runs objects until `shutdown`, then waits for the runs under way.
 pub async fn run<P: Ports>(
     watches: Watches,
-    client: Client,
     context: Arc<Context<P>>,
     shutdown: impl Future<Output = ()> + Send + Sync + 'static,
 ) {
     let Watches {
-        namespace,
+        scope,
         listed,
         policy_images: (store, writer),
         config_maps: (config_maps, config_map_writer),
     } = watches;
     let (forgetful, mut listed) = (Arc::clone(&context), Some(listed));
-    let objects = api(&client, namespace.as_deref());
-    let triggers = watch(objects, watcher::Config::default())
-        .default_backoff()
-        .modify(|object: &mut PolicyImage| object.managed_fields_mut().clear())
+    let triggers = scope
+        .policy_images()
         .reflect(writer)
         .inspect_ok(move |event| match event {
             WatchEvent::Delete(object) => forget(&forgetful, object),
@@ -95,10 +94,9 @@ pub async fn run<P: Ports>(
         })
         .applied_objects()
         .predicate_filter(trigger_key, PredicateConfig::default());
-    let owned = owned_config_maps(&client, namespace.as_deref(), config_map_writer);
+    let owned = owned_config_maps(&scope, config_map_writer);
     let states = Arc::clone(&context);
-    let delivered_by =
-        move |config_map: PartialObjectMeta<ConfigMap>| delivered_by(&states.states, &config_map.metadata);
+    let delivered_by = move |config_map: ConfigMapMetadata| delivered_by(&states.states, config_map.meta());
     let reconciler = move |object: Arc<PolicyImage>, context: Arc<Context<P>>| {
         let config_maps = config_maps.clone();
         async move { Ok::<_, Infallible>(reconciler::reconcile(&object, &context, &config_maps).await) }
@@ -116,22 +114,12 @@ pub async fn run<P: Ports>(
         .await;
 }
 
-/// A trigger for an object that is gone by now is nothing; a watch that fails is.
+/// The watches log by themselves what goes wrong with them. A trigger for an object that is gone by now is nothing.
 fn log_trigger<E: std::error::Error + 'static>(error: &kube::runtime::controller::Error<Infallible, E>) {
     if matches!(error, kube::runtime::controller::Error::ObjectNotFound(_)) {
         tracing::debug!(error = chain(error), "the object is gone");
     } else {
-        tracing::warn!(error = chain(error), "a watch failed and is started again");
-    }
-}
-
-fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
-where
-    K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
-{
-    match namespace {
-        Some(namespace) => Api::namespaced(client.clone(), namespace),
-        None => Api::all(client.clone()),
+        tracing::warn!(error = chain(error), "a trigger failed");
     }
 }
 
@@ -168,15 +156,8 @@ fn delivered_by(states: &StateCache, config_map: &ObjectMeta) -> Vec<ObjectRef<P
 
 /// ConfigMaps that carry our label. Most events are about what we wrote ourselves; the trigger sees to those.
 fn owned_config_maps(
-    client: &Client,
-    namespace: Option<&str>,
-    writer: reflector::store::Writer<PartialObjectMeta<ConfigMap>>,
-) -> impl Stream<Item = Result<PartialObjectMeta<ConfigMap>, watcher::Error>> + use<> {
-    let api: Api<PartialObjectMeta<ConfigMap>> = api(client, namespace);
-    let selector = format!("{MANAGED_BY_LABEL}={FIELD_MANAGER}");
-    watch(api, watcher::Config::default().labels(&selector))
-        .default_backoff()
-        .modify(|object| object.managed_fields_mut().clear())
-        .reflect(writer)
-        .touched_objects()
+    scope: &WatchScope,
+    writer: reflector::store::Writer<ConfigMapMetadata>,
+) -> impl Stream<Item = watcher::Result<ConfigMapMetadata>> + use<> {
+    scope.config_maps().reflect(writer).touched_objects()
 }

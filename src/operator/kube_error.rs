@@ -53,11 +53,20 @@ impl Classify for KubeError {
     }
 }
 
-/// One line about an error of the client, without URLs.
+/// The reason that the client makes up where an answer is no `Status`; the message is the body then.
+const NO_STATUS: &str = "Failed to parse error data";
+
+/// One line about an error of the client, without URLs, and without what was received: an answer that cannot be decoded
+/// may be a Secret, and the page of a proxy may repeat our token.
 #[must_use]
 pub fn describe(error: &kube::Error) -> String {
     let text = match error {
+        kube::Error::Api(status) if status.reason == NO_STATUS => format!("{} without a reason", status.code),
         kube::Error::Api(status) => format!("{} {}: {}", status.code, status.reason, status.message),
+        kube::Error::SerdeError(error) => {
+            let (line, column) = (error.line(), error.column());
+            format!("the answer cannot be decoded (line {line}, column {column})")
+        }
         other => crate::pipeline::reason::chain(other),
     };
     text.chars().take(MESSAGE_LIMIT).collect()
@@ -76,5 +85,17 @@ mod tests {
             chain(&error),
             "the API server did not remove ConfigMap 'a': 403 Forbidden: you may not"
         );
+    }
+
+    #[test]
+    fn no_received_byte_is_told() {
+        let undecodable = serde_json::from_str::<u64>("\"canary\"").unwrap_err();
+        assert!(undecodable.to_string().contains("canary"), "{undecodable}");
+        assert_eq!(
+            describe(&kube::Error::SerdeError(undecodable)),
+            "the answer cannot be decoded (line 1, column 8)"
+        );
+        let page = kube::core::Status::failure("<html>canary", NO_STATUS).with_code(502);
+        assert_eq!(describe(&kube::Error::Api(Box::new(page))), "502 without a reason");
     }
 }

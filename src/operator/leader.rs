@@ -25,6 +25,7 @@ use tokio::time::{Instant, sleep, timeout};
 pub use self::leadership::{LeaderHandle, Leadership, Loss};
 use self::lease::{Decision, View, held_by, released};
 pub use self::timing::{Timing, TimingError};
+use super::kube_error::describe;
 use crate::pipeline::reason::chain;
 
 mod leadership;
@@ -46,16 +47,16 @@ pub enum RequestError {
     #[error("the API server refused: {0}")]
     Refused(String),
     /// No connection, or an answer that cannot be read.
-    #[error("the API server cannot be used")]
-    Unusable(#[source] kube::Error),
+    #[error("the API server cannot be used: {0}")]
+    Unusable(String),
 }
 
 impl From<kube::Error> for RequestError {
     fn from(error: kube::Error) -> Self {
-        match error {
+        match &error {
             kube::Error::Api(status) if matches!(status.code, 404 | 409) => Self::Conflict,
-            kube::Error::Api(status) => Self::Refused(status.message),
-            other => Self::Unusable(other),
+            kube::Error::Api(_) => Self::Refused(describe(&error)),
+            _ => Self::Unusable(describe(&error)),
         }
     }
 }

@@ -44,6 +44,28 @@ const fn result_label(failure: Option<Disposition>) -> &'static str {
     }
 }
 
+/// What is watched, as metrics and `/readyz` name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::VariantArray)]
+#[strum(serialize_all = "lowercase")]
+pub enum Watched {
+    /// The objects.
+    PolicyImages,
+    /// The ConfigMaps that were delivered.
+    ConfigMaps,
+}
+
+/// A part of a watched object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::VariantArray)]
+#[strum(serialize_all = "lowercase")]
+pub enum UnreadablePart {
+    /// It does not even say who it is.
+    Metadata,
+    /// What is asked for.
+    Spec,
+    /// What was reported.
+    Status,
+}
+
 /// The status codes that people look for by themselves, and classes for the rest.
 const fn code_label(status: Option<u16>) -> &'static str {
     match status {
@@ -71,6 +93,8 @@ pub struct Metrics {
     cache_requests: Family<Labels<2>, Counter>,
     leader: Gauge,
     policy_images: Family<Labels<1>, Gauge<u64, AtomicU64>>,
+    watches_failing: Family<Labels<1>, Gauge<u64, AtomicU64>>,
+    unreadable: Family<Labels<2>, Counter>,
 }
 
 impl fmt::Debug for Metrics {
@@ -101,6 +125,8 @@ impl Metrics {
             cache_requests: Family::default(),
             leader: Gauge::default(),
             policy_images: Family::default(),
+            watches_failing: Family::default(),
+            unreadable: Family::default(),
         };
         metrics.register();
         metrics
@@ -145,6 +171,16 @@ impl Metrics {
             "PolicyImage objects, by readiness",
             self.policy_images.clone(),
         );
+        own.register(
+            "watches_failing",
+            "Watches that have been failing for a minute, by what they watch",
+            self.watches_failing.clone(),
+        );
+        own.register(
+            "unreadable_objects",
+            "Objects of which a part could not be read, by what was watched and the part",
+            self.unreadable.clone(),
+        );
     }
 
     /// Counts one run, and what happens next where it failed.
@@ -186,6 +222,17 @@ impl Metrics {
     pub fn policy_images(&self, ready: u64, not_ready: u64) {
         self.policy_images.get_or_create(&[("ready", "true")]).set(ready);
         self.policy_images.get_or_create(&[("ready", "false")]).set(not_ready);
+    }
+
+    /// Says how many watches of a kind have been failing for long.
+    pub fn watches_failing(&self, kind: Watched, count: u64) {
+        self.watches_failing.get_or_create(&[("kind", kind.into())]).set(count);
+    }
+
+    /// Counts an object of which a part cannot be read.
+    pub fn unreadable(&self, kind: Watched, part: UnreadablePart) {
+        let labels = [("kind", kind.into()), ("part", part.into())];
+        self.unreadable.get_or_create(&labels).inc();
     }
 
     /// Everything in the OpenMetrics text format.

@@ -1,62 +1,100 @@
 //! Secrets, ConfigMaps and ServiceAccounts, read by name from the API server.
+//!
+//! Of each only what a spec needs is kept: the values of the keys that it names. The rest, which whoever may write the
+//! object chooses, neither takes memory nor makes the object unreadable.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::core::v1::{ConfigMap, Secret, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, LocalObjectReference, Secret, ServiceAccount};
+use k8s_openapi::{ByteString, NamespaceResourceScope};
 use kube::{Api, Client, Resource};
-use serde::de::DeserializeOwned;
+use serde::Deserialize;
 
 use super::kube_error::describe;
-use super::reconcile::dereference::{ObjectReader, ReadError};
+use super::received::{Body, Received};
+use super::reconcile::dereference::{ObjectReader, ReadError, Values};
 use crate::pipeline::single_flight::{self, SingleFlight};
 
-/// How many objects of each kind are kept, and for how long, so that a thousand objects that name one Secret and are
-/// looked at together read it once.
-const CAPACITY: u64 = 256;
+/// How many bytes of each kind are kept, and for how long, so that a thousand objects that name one Secret and are looked
+/// at together read it once.
+const CAPACITY_BYTES: u64 = 8 << 20;
 const KEPT_FOR: Duration = Duration::from_secs(5);
 
-type Found<K> = SingleFlight<(String, String), Option<Arc<K>>, ReadError>;
+/// An object by namespace and name, and the keys that are needed of it.
+type Key = (String, String, Vec<String>);
+type Found<T> = SingleFlight<Key, Option<Arc<T>>, ReadError>;
 
 /// Reads objects from the API server, each with one `get` by name.
 pub struct ClusterObjects {
     client: Client,
-    secrets: Found<Secret>,
-    config_maps: Found<ConfigMap>,
-    service_accounts: Found<ServiceAccount>,
+    secrets: Found<Values>,
+    config_maps: Found<Values>,
+    service_accounts: Found<Vec<String>>,
 }
+
+/// What is read of a Secret.
+#[derive(Deserialize, Clone)]
+struct SecretBody {
+    data: Option<BTreeMap<String, ByteString>>,
+}
+
+/// What is read of a ConfigMap.
+#[derive(Deserialize, Clone)]
+struct ConfigMapBody {
+    data: Option<BTreeMap<String, String>>,
+}
+
+/// What is read of a ServiceAccount.
+#[derive(Deserialize, Clone)]
+#[serde(rename_all = "camelCase")]
+struct ServiceAccountBody {
+    image_pull_secrets: Option<Vec<LocalObjectReference>>,
+}
+
+impl Body for SecretBody {}
+impl Body for ConfigMapBody {}
+impl Body for ServiceAccountBody {}
 
 impl ClusterObjects {
     /// Reads through `client`.
     #[must_use]
     pub fn new(client: Client) -> Self {
+        let weigh_values = |found: &Option<Arc<Values>>| {
+            let values = found.iter().flat_map(|values| values.iter());
+            weight(values.map(|(key, value)| key.len() + value.len()))
+        };
+        let weigh_names = |found: &Option<Arc<Vec<String>>>| {
+            let names = found.iter().flat_map(|names| names.iter());
+            weight(names.map(|name| size_of::<String>() + name.len()))
+        };
         Self {
             client,
-            secrets: SingleFlight::short_lived(CAPACITY, KEPT_FOR),
-            config_maps: SingleFlight::short_lived(CAPACITY, KEPT_FOR),
-            service_accounts: SingleFlight::short_lived(CAPACITY, KEPT_FOR),
+            secrets: SingleFlight::short_lived(CAPACITY_BYTES, KEPT_FOR, weigh_values),
+            config_maps: SingleFlight::short_lived(CAPACITY_BYTES, KEPT_FOR, weigh_values),
+            service_accounts: SingleFlight::short_lived(CAPACITY_BYTES, KEPT_FOR, weigh_names),
         }
     }
 
-    async fn read<K>(&self, found: &Found<K>, namespace: &str, name: &str) -> Result<Option<K>, ReadError>
+    async fn read<K, B, T>(
+        &self,
+        found: &Found<T>,
+        (namespace, name, keys): (&str, &str, &[&str]),
+        needed: impl FnOnce(B) -> T,
+    ) -> Result<Option<T>, ReadError>
     where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-            + Clone
-            + std::fmt::Debug
-            + DeserializeOwned
-            + Send
-            + Sync
-            + 'static,
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+        B: Body,
+        T: Clone + Send + Sync + 'static,
     {
-        let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
+        let api: Api<Received<K, B>> = Api::namespaced(self.client.clone(), namespace);
         let work = async {
-            api.get_opt(name)
-                .await
-                .map(|object| object.map(Arc::new))
-                .map_err(|error| read_error(&error))
+            let received = api.get_opt(name).await.map_err(|error| read_error(&error))?;
+            Ok(received.map(|received| Arc::new(needed(received.body))))
         };
-        let key = (namespace.to_owned(), name.to_owned());
+        let keys = keys.iter().map(|key| (*key).to_owned()).collect();
+        let key = (namespace.to_owned(), name.to_owned(), keys);
         let answer = found.get_since(key, single_flight::recent(), work).await;
         match answer.outcome {
             Ok(object) => Ok(object.map(Arc::unwrap_or_clone)),
@@ -65,24 +103,49 @@ impl ClusterObjects {
     }
 }
 
+fn weight(sizes: impl Iterator<Item = usize>) -> u32 {
+    u32::try_from(sizes.sum::<usize>()).unwrap_or(u32::MAX)
+}
+
 fn read_error(error: &kube::Error) -> ReadError {
-    let forbidden = matches!(error, kube::Error::Api(status) if status.code == 403);
-    ReadError {
-        message: describe(error),
-        forbidden,
+    let message = describe(error);
+    match error {
+        kube::Error::Api(status) if status.code == 403 => ReadError::Forbid(message),
+        kube::Error::SerdeError(_) | kube::Error::FromUtf8(_) => ReadError::Decode(message),
+        _ => ReadError::Answer(message),
     }
 }
 
 impl ObjectReader for ClusterObjects {
-    async fn secret(&self, namespace: &str, name: &str) -> Result<Option<Secret>, ReadError> {
-        self.read(&self.secrets, namespace, name).await
+    async fn secret(&self, namespace: &str, name: &str, keys: &[&str]) -> Result<Option<Values>, ReadError> {
+        let needed = |body: SecretBody| {
+            let mut data = body.data.unwrap_or_default();
+            let values = keys.iter().filter_map(|key| data.remove_entry(*key));
+            values.map(|(key, value)| (key, value.0)).collect()
+        };
+        self.read::<Secret, _, _>(&self.secrets, (namespace, name, keys), needed)
+            .await
     }
 
-    async fn config_map(&self, namespace: &str, name: &str) -> Result<Option<ConfigMap>, ReadError> {
-        self.read(&self.config_maps, namespace, name).await
+    async fn config_map(&self, namespace: &str, name: &str, keys: &[&str]) -> Result<Option<Values>, ReadError> {
+        let needed = |body: ConfigMapBody| {
+            let mut data = body.data.unwrap_or_default();
+            let values = keys.iter().filter_map(|key| data.remove_entry(*key));
+            values.map(|(key, text)| (key, text.into_bytes())).collect()
+        };
+        self.read::<ConfigMap, _, _>(&self.config_maps, (namespace, name, keys), needed)
+            .await
     }
 
-    async fn service_account(&self, namespace: &str, name: &str) -> Result<Option<ServiceAccount>, ReadError> {
-        self.read(&self.service_accounts, namespace, name).await
+    async fn service_account(&self, namespace: &str, name: &str) -> Result<Option<Vec<String>>, ReadError> {
+        let needed = |body: ServiceAccountBody| {
+            let secrets = body.image_pull_secrets.into_iter().flatten();
+            secrets.map(|secret| secret.name).collect()
+        };
+        self.read::<ServiceAccount, _, _>(&self.service_accounts, (namespace, name, &[]), needed)
+            .await
     }
 }
+
+#[cfg(test)]
+mod tests;

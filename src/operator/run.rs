@@ -14,6 +14,8 @@ use super::args::RunArguments;
 use super::connect::{self, ConnectError};
 use super::controller::context::Context;
 use super::controller::state::StateCache;
+use super::controller::watch::WatchScope;
+use super::controller::watch::health::WatchHealth;
 use super::controller::{self, View, Watches};
 use super::leader::{self, LeaderElection, Leadership, Loss, Timing};
 use super::metrics::Metrics;
@@ -78,7 +80,8 @@ pub async fn run(arguments: RunArguments) -> Result<(), RunError> {
     let metrics = Arc::new(Metrics::new());
     let observer: Arc<dyn RequestObserver> = metrics.clone();
     let adapters = setup::adapters(&arguments.registry, &api_server, observer)?;
-    let readiness = Readiness::waiting_for("the PolicyImages have not been listed yet");
+    let watches = WatchHealth::default();
+    let readiness = Readiness::waiting_for("the PolicyImages have not been listed yet").unless(reason_of(&watches));
     let stop = Shutdown::on_signal()?;
     let health = listen::bind("--health-addr", arguments.health_addr).await?;
     let scrapes = listen::bind("--metrics-addr", arguments.metrics_addr).await?;
@@ -89,7 +92,7 @@ pub async fn run(arguments: RunArguments) -> Result<(), RunError> {
     ));
     tokio::spawn(listen::serve(
         scrapes,
-        health::metrics(encoder(&metrics)),
+        health::metrics(encoder(&metrics, &watches)),
         stop.requested(),
     ));
 
@@ -112,12 +115,20 @@ pub async fn run(arguments: RunArguments) -> Result<(), RunError> {
         &metrics,
         leadership.as_ref(),
     ));
-    work(&arguments, client, context, readiness, stop, leadership).await
+    work(&arguments, client, context, (readiness, watches), stop, leadership).await
 }
 
-fn encoder(metrics: &Arc<Metrics>) -> health::Encoder {
-    let metrics = Arc::clone(metrics);
-    Arc::new(move || metrics.encode())
+fn reason_of(watches: &WatchHealth) -> impl Fn() -> Option<String> + Send + Sync + 'static {
+    let watches = watches.clone();
+    move || watches.reason()
+}
+
+fn encoder(metrics: &Arc<Metrics>, watches: &WatchHealth) -> health::Encoder {
+    let (metrics, watches) = (Arc::clone(metrics), watches.clone());
+    Arc::new(move || {
+        watches.measure(&metrics);
+        metrics.encode()
+    })
 }
 
 fn election(arguments: &RunArguments, config: &Config, client: Client) -> Result<LeaderElection, RunError> {
@@ -169,17 +180,22 @@ async fn work<P: Ports>(
     arguments: &RunArguments,
     client: Client,
     context: Arc<Context<P>>,
-    readiness: Readiness,
+    (readiness, health): (Readiness, WatchHealth),
     stop: Shutdown,
     leadership: Option<Leadership>,
 ) -> Result<(), RunError> {
     let mut controllers = tokio::task::JoinSet::new();
     let mut views = Vec::new();
     for namespace in namespaces(&arguments.watch_namespaces) {
-        let (watches, view) = Watches::new(namespace);
+        let (watches, view) = Watches::new(WatchScope {
+            client: client.clone(),
+            namespace,
+            health: health.clone(),
+            metrics: Arc::clone(&context.metrics),
+        });
         views.push(view);
         let shutdown = stop.requested();
-        controllers.spawn(controller::run(watches, client.clone(), Arc::clone(&context), shutdown));
+        controllers.spawn(controller::run(watches, Arc::clone(&context), shutdown));
     }
     tokio::spawn(announce(views, readiness, Arc::clone(&context.metrics)));
     let asked = stop.clone();

@@ -12,6 +12,7 @@ use kube::{Api, ResourceExt as _};
 use super::api::spec::PolicyImage;
 use super::identity::{ObjectKey, revision_number};
 use super::kube_error::describe;
+use super::received::{MetadataOnly, Received};
 use super::reconcile::outcome::Outcome;
 use super::write_gate::WriteGate;
 
@@ -56,7 +57,8 @@ impl StatusWriter {
             Ok(None) => return Written::Shown(None),
             Err(error) => return failed(object, &kube::Error::SerdeError(error)),
         };
-        let api: Api<PolicyImage> = Api::namespaced(client.clone(), &key.namespace);
+        // Only the version of the answer is of use, and its managed fields may be such that no PolicyImage could be read.
+        let api: Api<Received<PolicyImage, MetadataOnly>> = Api::namespaced(client.clone(), &key.namespace);
         let patched = api
             .patch_status(&key.name, &patch::parameters(), &Patch::Merge(patch))
             .await;

@@ -14,6 +14,9 @@ pub const FAILURE_SHARED_FOR: Duration = Duration::from_secs(2);
 /// Entries that nobody asked for in this time are dropped.
 const IDLE: Duration = Duration::from_hours(24);
 
+/// What an answer takes at least, with its key and its place: what is small must not be kept without number.
+const ENTRY_BYTES: u32 = 512;
+
 /// The oldest moment from which a failure is still shared.
 #[must_use]
 pub fn recent() -> Instant {
@@ -93,10 +96,16 @@ where
         Self::keeping(Cache::builder().max_capacity(capacity).time_to_idle(IDLE).build())
     }
 
-    /// Keeps at most `capacity` answers, none for longer than `kept_for`: for secrets.
+    /// Keeps answers of at most `capacity` bytes in all, as `weigh` counts the good ones, none for longer than `kept_for`:
+    /// for secrets.
     #[must_use]
-    pub fn short_lived(capacity: u64, kept_for: Duration) -> Self {
-        Self::keeping(Cache::builder().max_capacity(capacity).time_to_live(kept_for).build())
+    pub fn short_lived(capacity: u64, kept_for: Duration, weigh: impl Fn(&T) -> u32 + Send + Sync + 'static) -> Self {
+        let weigher = move |_: &K, answer: &CachedResult<T, E>| {
+            let bytes = answer.outcome.as_ref().map_or(0, &weigh);
+            bytes.saturating_add(ENTRY_BYTES)
+        };
+        let cache = Cache::builder().max_capacity(capacity).weigher(weigher);
+        Self::keeping(cache.time_to_live(kept_for).build())
     }
 
     /// Keeps answers of at most `capacity` in all, as `weigh` counts the good ones.
@@ -153,6 +162,13 @@ where
             Err(_) => answer.started < not_before,
         };
         self.answer(key, work, outdated).await.outcome
+    }
+
+    /// What the answers that are kept weigh.
+    #[cfg(test)]
+    pub(crate) async fn weight(&self) -> u64 {
+        self.answers.run_pending_tasks().await;
+        self.answers.weighted_size()
     }
 
     async fn answer(

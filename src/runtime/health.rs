@@ -14,19 +14,44 @@ use tokio::sync::watch;
 ///
 /// A replica that waits for leadership *is* ready: otherwise a rolling update would wait for the new replica, and the
 /// new replica for the old one's Lease.
-#[derive(Debug, Clone)]
-pub struct Readiness(watch::Sender<Option<&'static str>>);
+#[derive(Clone)]
+pub struct Readiness {
+    waiting: watch::Sender<Option<&'static str>>,
+    checks: Vec<Check>,
+}
+
+/// Says why the program is not ready, at the moment of a probe.
+type Check = Arc<dyn Fn() -> Option<String> + Send + Sync>;
 
 impl Readiness {
     /// Not ready, and why. The reason is a few words for people: "the caches are not filled yet".
     #[must_use]
     pub fn waiting_for(reason: &'static str) -> Self {
-        Self(watch::Sender::new(Some(reason)))
+        Self {
+            waiting: watch::Sender::new(Some(reason)),
+            checks: Vec::new(),
+        }
     }
 
-    /// From now on ready.
+    /// Not ready either while `check` gives a reason. It is asked at every probe, so it must be quick.
+    #[must_use]
+    pub fn unless(mut self, check: impl Fn() -> Option<String> + Send + Sync + 'static) -> Self {
+        self.checks.push(Arc::new(check));
+        self
+    }
+
+    /// What was waited for is there.
     pub fn ready(&self) {
-        self.0.send_replace(None);
+        self.waiting.send_replace(None);
+    }
+
+    /// Every reason that there is now.
+    fn reasons(&self) -> Vec<String> {
+        let waiting = self.waiting.borrow().map(str::to_owned);
+        waiting
+            .into_iter()
+            .chain(self.checks.iter().filter_map(|check| check()))
+            .collect()
     }
 }
 
@@ -34,7 +59,7 @@ impl Readiness {
 ///
 /// `/healthz` answers 200 as long as the process' runtime answers, and looks at nothing else: a restart repairs neither
 /// an unreachable API server nor a slow registry, and would only make every replica start anew at the worst moment.
-/// `/readyz` answers 200, or 503 with the reason.
+/// `/readyz` answers 200, or 503 with the reasons, one on a line.
 pub fn health(readiness: Readiness) -> Router {
     Router::new()
         .route("/healthz", get(async || "ok\n"))
@@ -43,9 +68,11 @@ pub fn health(readiness: Readiness) -> Router {
 }
 
 async fn ready(State(readiness): State<Readiness>) -> (StatusCode, String) {
-    match *readiness.0.borrow() {
-        None => (StatusCode::OK, "ok\n".to_owned()),
-        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+    let reasons = readiness.reasons();
+    if reasons.is_empty() {
+        (StatusCode::OK, "ok\n".to_owned())
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n")
     }
 }
 

@@ -6,14 +6,20 @@ use std::panic::PanicHookInfo;
 
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{FilterFn, LevelFilter, filter_fn};
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
 
 pub use self::queue::Flush;
 
 mod queue;
 #[cfg(test)]
 mod tests;
+
+/// Modules of dependencies that log what they receive: the client of the API server writes the body of an answer that it
+/// cannot decode, which may be a Secret, at level WARN, and the watcher above it writes the decoder's complaint, which
+/// quotes the body. What went wrong is logged by those who asked.
+const WITHHELD: [&str; 2] = ["kube_client::client", "kube_runtime::watcher"];
 
 /// How lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -90,9 +96,17 @@ where
         .with_writer(writer)
         .with_ansi(false);
     match format {
-        LogFormat::Json => builder.json().flatten_event(true).with_span_list(false).finish().into(),
-        LogFormat::Text => builder.finish().into(),
+        LogFormat::Json => {
+            let builder = builder.json().flatten_event(true).with_span_list(false);
+            builder.finish().with(withheld()).into()
+        }
+        LogFormat::Text => builder.finish().with(withheld()).into(),
     }
+}
+
+/// Beside the filter that users give and not part of it, so that no `--log-level` brings back what is withheld.
+fn withheld() -> FilterFn {
+    filter_fn(|metadata| !WITHHELD.contains(&metadata.target()))
 }
 
 /// Parses strictly. [`EnvFilter`] takes a bare word that is no level for the name of a target: `--log-level inof` would

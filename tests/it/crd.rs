@@ -3,18 +3,16 @@
 
 mod cases;
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use futures::future::join_all;
-use k8s_openapi::api::core::v1::{ConfigMap, Secret, ServiceAccount};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams, ValidationDirective};
 use kube::{Client, ResourceExt as _};
 use policy_operator::operator::api::crd::definition;
 use policy_operator::operator::api::spec::PolicyImage;
-use policy_operator::operator::reconcile::dereference::{ObjectReader, ReadError, dereference};
+use policy_operator::operator::reconcile::dereference::{ObjectReader, ReadError, Values, dereference};
 use policy_operator::operator::reconcile::validate::{OperatorOptions, validate};
 use policy_operator_harness::cluster::ControlPlane;
 use policy_operator_harness::object::resource;
@@ -43,31 +41,25 @@ async fn ask(client: &Client, object: &Value) -> Result<DynamicObject, String> {
 /// A namespace in which everything that is named exists, and holds what it should.
 struct Everything;
 
-fn values() -> BTreeMap<String, String> {
+fn values() -> Values {
     let long = "a".repeat(253);
-    let pem = [&long, "ca.crt", "tls.crt", "tls.key"].map(|key| (key.to_owned(), cases::PEM.to_owned()));
+    let pem = [&long, "ca.crt", "tls.crt", "tls.key"].map(|key| (key.to_owned(), cases::PEM.into()));
     pem.into_iter()
-        .chain([(".dockerconfigjson".to_owned(), r#"{"auths":{}}"#.to_owned())])
+        .chain([(".dockerconfigjson".to_owned(), br#"{"auths":{}}"#.to_vec())])
         .collect()
 }
 
 impl ObjectReader for Everything {
-    async fn secret(&self, _: &str, _: &str) -> Result<Option<Secret>, ReadError> {
-        Ok(Some(Secret {
-            string_data: Some(values()),
-            ..Secret::default()
-        }))
+    async fn secret(&self, _: &str, _: &str, _: &[&str]) -> Result<Option<Values>, ReadError> {
+        Ok(Some(values()))
     }
 
-    async fn config_map(&self, _: &str, _: &str) -> Result<Option<ConfigMap>, ReadError> {
-        Ok(Some(ConfigMap {
-            data: Some(values()),
-            ..ConfigMap::default()
-        }))
+    async fn config_map(&self, _: &str, _: &str, _: &[&str]) -> Result<Option<Values>, ReadError> {
+        Ok(Some(values()))
     }
 
-    async fn service_account(&self, _: &str, _: &str) -> Result<Option<ServiceAccount>, ReadError> {
-        Ok(Some(ServiceAccount::default()))
+    async fn service_account(&self, _: &str, _: &str) -> Result<Option<Vec<String>>, ReadError> {
+        Ok(Some(Vec::new()))
     }
 }
 

@@ -31,6 +31,7 @@ mod metrics;
 mod ownership;
 mod responder;
 mod robustness;
+mod sight;
 mod tenancy;
 mod truth;
 mod verification;

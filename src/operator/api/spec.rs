@@ -1,6 +1,7 @@
 //! What a user asks for. Every doc comment here is the text of `kubectl explain`.
 
 #![expect(
+    dead_code,
     unreachable_pub,
     reason = "the KubeSchema derive repeats each struct inside a function"
 )]
@@ -111,6 +112,41 @@ pub struct PolicyImageSpec {
     /// Where the bundle goes. Absent: to a ConfigMap named after this object with `-bundle` appended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delivery: Option<DeliverySpec>,
+
+    /// Why all other fields are empty. No field of the API: set where an API server sent a spec that cannot be read.
+    #[serde(skip)]
+    #[schemars(skip)]
+    pub unreadable: Option<UnreadableSpec>,
+}
+
+/// What makes a spec unreadable for this version of the operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnreadableSpec {
+    /// The field in which reading ended.
+    pub field: String,
+    /// The field that should be in there.
+    pub missing: Option<String>,
+}
+
+impl PolicyImageSpec {
+    /// Stands for a spec that cannot be read. It asks for nothing.
+    #[must_use]
+    pub fn unreadable(cause: UnreadableSpec) -> Self {
+        Self {
+            image: String::new(),
+            semver: None,
+            image_pull_secrets: Vec::new(),
+            service_account_name: None,
+            tls: None,
+            insecure: false,
+            verify: None,
+            interval: default_interval(),
+            timeout: None,
+            suspend: false,
+            delivery: None,
+            unreadable: Some(cause),
+        }
+    }
 }
 
 // Patterns are CEL rules, because a rule has a message. Durations are in Go's notation, without signs and fractions; no

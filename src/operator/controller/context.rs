@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::{ObjectRef, Store};
 use tokio::sync::Semaphore;
 
 use super::state::StateCache;
 use crate::operator::metrics::Metrics;
 use crate::operator::objects::ClusterObjects;
+use crate::operator::received::ConfigMapMetadata;
 use crate::operator::reconcile::validate::OperatorOptions;
 use crate::operator::status::StatusWriter;
 use crate::operator::write_gate::WriteGate;
@@ -37,7 +36,7 @@ pub struct Context<P> {
 }
 
 /// The watched ConfigMaps of one controller: metadata only, and only those that carry our label.
-pub type ConfigMaps = Store<PartialObjectMeta<ConfigMap>>;
+pub type ConfigMaps = Store<ConfigMapMetadata>;
 
 /// The metadata of a watched ConfigMap.
 #[must_use]

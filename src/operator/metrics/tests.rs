@@ -27,6 +27,12 @@ fn everything() -> Arc<Metrics> {
         metrics.requested(*cache, true);
         metrics.requested(*cache, false);
     }
+    for kind in Watched::VARIANTS {
+        metrics.watches_failing(*kind, 1);
+        for part in UnreadablePart::VARIANTS {
+            metrics.unreadable(*kind, *part);
+        }
+    }
     metrics.downloaded(1234);
     metrics.policy_images(2, 1);
     metrics.leads(true);
@@ -107,6 +113,8 @@ fn every_family_has_the_documented_name() {
     policy_operator_reconcile_duration_seconds histogram
     policy_operator_reconciles_in_flight gauge
     policy_operator_registry_requests counter
+    policy_operator_unreadable_objects counter
+    policy_operator_watches_failing gauge
     process_cpu_seconds counter
     process_open_fds gauge
     process_resident_memory_bytes gauge

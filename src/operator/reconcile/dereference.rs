@@ -7,8 +7,6 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Secret, ServiceAccount};
-
 use crate::operator::api::grammar::is_object_name;
 use crate::operator::api::spec::{AuthorityCertificates, KeyReference, KeySource, PolicyImageSpec};
 use crate::pipeline::reason::{Classify, Disposition, Reason};
@@ -22,32 +20,45 @@ pub const MAX_PULL_SECRETS: usize = 32;
 /// How soon an absent reference is looked for again.
 const ABSENT_RETRY: Duration = Duration::from_secs(30);
 
-/// Where named objects are read: an API server, or the files given to `render`.
+/// Values of a Secret or ConfigMap, by key.
+pub type Values = BTreeMap<String, Vec<u8>>;
+
+/// Where named objects are read: an API server, or the files given to `render`. Only what is needed of them is asked for.
 pub trait ObjectReader: Send + Sync {
-    /// A Secret, if it exists.
-    fn secret(&self, namespace: &str, name: &str) -> impl Future<Output = Result<Option<Secret>, ReadError>> + Send;
-    /// A ConfigMap, if it exists.
+    /// Of a Secret, if it exists: the values of those `keys` that it has.
+    fn secret(
+        &self,
+        namespace: &str,
+        name: &str,
+        keys: &[&str],
+    ) -> impl Future<Output = Result<Option<Values>, ReadError>> + Send;
+    /// Of a ConfigMap, if it exists: the values of those `keys` that it has.
     fn config_map(
         &self,
         namespace: &str,
         name: &str,
-    ) -> impl Future<Output = Result<Option<ConfigMap>, ReadError>> + Send;
-    /// A ServiceAccount, if it exists.
+        keys: &[&str],
+    ) -> impl Future<Output = Result<Option<Values>, ReadError>> + Send;
+    /// Of a ServiceAccount, if it exists: the names of its image pull secrets.
     fn service_account(
         &self,
         namespace: &str,
         name: &str,
-    ) -> impl Future<Output = Result<Option<ServiceAccount>, ReadError>> + Send;
+    ) -> impl Future<Output = Result<Option<Vec<String>>, ReadError>> + Send;
 }
 
-/// Why an object could not be read: the API server said so.
+/// Why an object could not be read. Each holds what the API server said, without the body of its answer.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("{message}")]
-pub struct ReadError {
-    /// What the API server said, without a response body.
-    pub message: String,
-    /// Whether it refused, which only a change of permissions helps.
-    pub forbidden: bool,
+pub enum ReadError {
+    /// The API server refused, which only a change of permissions helps.
+    #[error("{0}")]
+    Forbid(String),
+    /// There was an answer, and it cannot be decoded. Only a change of the object helps.
+    #[error("{0}")]
+    Decode(String),
+    /// There was no answer, or one that may be better next time.
+    #[error("{0}")]
+    Answer(String),
 }
 
 /// The values that the spec refers to.
@@ -132,7 +143,13 @@ impl Classify for DereferenceError {
     fn reason(&self) -> Reason {
         match self {
             Self::FindObject { .. } | Self::FindKey { .. } => Reason::ReferenceNotFound,
-            Self::Name { .. } | Self::CountPullSecrets { .. } | Self::ReadText { .. } => Reason::ReferenceInvalid,
+            Self::Name { .. }
+            | Self::CountPullSecrets { .. }
+            | Self::ReadText { .. }
+            | Self::Read {
+                source: ReadError::Decode(_),
+                ..
+            } => Reason::ReferenceInvalid,
             Self::Read { .. } => Reason::KubernetesApiFailed,
         }
     }
@@ -141,8 +158,10 @@ impl Classify for DereferenceError {
         match self {
             Self::FindObject { .. } | Self::FindKey { .. } => Disposition::WaitFor(ABSENT_RETRY),
             Self::Name { .. } | Self::CountPullSecrets { .. } | Self::ReadText { .. } => Disposition::Stalled,
-            Self::Read { source, .. } if source.forbidden => Disposition::Stalled,
-            Self::Read { .. } => Disposition::Retry,
+            Self::Read { source, .. } => match source {
+                ReadError::Forbid(_) | ReadError::Decode(_) => Disposition::Stalled,
+                ReadError::Answer(_) => Disposition::Retry,
+            },
         }
     }
 }
@@ -175,9 +194,9 @@ pub async fn dereference<O: ObjectReader>(
         if let Some(certificate) = &tls.cert_secret_ref {
             let field = "spec.tls.certSecretRef";
             let name = &certificate.name;
-            let secret = reader.secret(name, field).await?;
-            let chain = secret_text(&secret, name, "tls.crt", field)?;
-            references.client_certificate = Some((chain, secret_text(&secret, name, "tls.key", field)?));
+            let mut values = reader.secret(name, &["tls.crt", "tls.key"], field).await?;
+            let mut take = |key| text("Secret", name, key, values.take(key)?);
+            references.client_certificate = Some((take("tls.crt")?, take("tls.key")?));
         }
     }
     for authority in spec.verify.iter().flat_map(|verify| &verify.authorities) {
@@ -217,29 +236,54 @@ impl<O: ObjectReader> Reader<'_, O> {
             check_name("ServiceAccount", account, field)?;
             let found = self.objects.service_account(self.namespace, account).await;
             let found = existing(found, "ServiceAccount", account, field)?;
-            named.extend(
-                found
-                    .image_pull_secrets
-                    .into_iter()
-                    .flatten()
-                    .map(|secret| (secret.name, field)),
-            );
+            named.extend(found.into_iter().map(|name| (name, field)));
         }
         if named.len() > MAX_PULL_SECRETS {
             return Err(DereferenceError::CountPullSecrets { found: named.len() });
         }
         let mut values = Vec::with_capacity(named.len());
         for (name, field) in named {
-            let secret = self.secret(&name, field).await?;
-            let value = secret_value(&secret, &name, ".dockerconfigjson", field)?;
-            values.push((name, value.to_vec()));
+            let key = ".dockerconfigjson";
+            let value = self.secret(&name, &[key], field).await?.take(key)?;
+            values.push((name, value));
         }
         Ok(values)
     }
 
-    async fn secret(&self, name: &str, field: &'static str) -> Result<Secret, DereferenceError> {
-        check_name("Secret", name, field)?;
-        existing(self.objects.secret(self.namespace, name).await, "Secret", name, field)
+    async fn secret<'a>(
+        &self,
+        name: &'a str,
+        keys: &[&str],
+        field: &'static str,
+    ) -> Result<Found<'a>, DereferenceError> {
+        let kind = "Secret";
+        check_name(kind, name, field)?;
+        let found = self.objects.secret(self.namespace, name, keys).await;
+        let values = existing(found, kind, name, field)?;
+        Ok(Found {
+            kind,
+            name,
+            field,
+            values,
+        })
+    }
+
+    async fn config_map<'a>(
+        &self,
+        name: &'a str,
+        keys: &[&str],
+        field: &'static str,
+    ) -> Result<Found<'a>, DereferenceError> {
+        let kind = "ConfigMap";
+        check_name(kind, name, field)?;
+        let found = self.objects.config_map(self.namespace, name, keys).await;
+        let values = existing(found, kind, name, field)?;
+        Ok(Found {
+            kind,
+            name,
+            field,
+            values,
+        })
     }
 
     async fn either(
@@ -249,23 +293,33 @@ impl<O: ObjectReader> Reader<'_, O> {
         field: &'static str,
     ) -> Result<Option<String>, DereferenceError> {
         if let Some(KeyReference { name, key }) = secret {
-            let secret = self.secret(name, field).await?;
-            return secret_text(&secret, name, key, field).map(Some);
+            let value = self.secret(name, &[key], field).await?.take(key)?;
+            return text("Secret", name, key, value).map(Some);
         }
         let Some(KeyReference { name, key }) = config_map else {
             return Ok(None);
         };
-        let kind = "ConfigMap";
-        check_name(kind, name, field)?;
-        let found = existing(self.objects.config_map(self.namespace, name).await, kind, name, field)?;
-        let missing = || DereferenceError::FindKey {
-            kind,
-            name: name.clone(),
-            key: key.clone(),
-            field,
-        };
-        let value = found.data.as_ref().and_then(|data| data.get(key)).ok_or_else(missing)?;
-        text(kind, name, key, value.as_bytes()).map(Some)
+        let value = self.config_map(name, &[key], field).await?.take(key)?;
+        text("ConfigMap", name, key, value).map(Some)
+    }
+}
+
+/// Values that were read, and where.
+struct Found<'a> {
+    kind: &'static str,
+    name: &'a str,
+    field: &'static str,
+    values: Values,
+}
+
+impl Found<'_> {
+    fn take(&mut self, key: &str) -> Result<Vec<u8>, DereferenceError> {
+        self.values.remove(key).ok_or_else(|| DereferenceError::FindKey {
+            kind: self.kind,
+            name: self.name.to_owned(),
+            key: key.to_owned(),
+            field: self.field,
+        })
     }
 }
 
@@ -299,49 +353,17 @@ fn existing<T>(
         })
 }
 
-fn secret_value<'a>(
-    secret: &'a Secret,
-    name: &str,
-    key: &str,
-    field: &'static str,
-) -> Result<&'a [u8], DereferenceError> {
-    let value = secret
-        .data
-        .as_ref()
-        .and_then(|data| data.get(key))
-        .map(|value| value.0.as_slice());
-    // `stringData` is never returned by an API server; `render` reads manifests that have it.
-    let value = value.or_else(|| {
-        secret
-            .string_data
-            .as_ref()
-            .and_then(|data| data.get(key))
-            .map(String::as_bytes)
-    });
-    value.ok_or_else(|| DereferenceError::FindKey {
-        kind: "Secret",
-        name: name.to_owned(),
-        key: key.to_owned(),
-        field,
-    })
-}
-
-fn secret_text(secret: &Secret, name: &str, key: &str, field: &'static str) -> Result<String, DereferenceError> {
-    text("Secret", name, key, secret_value(secret, name, key, field)?)
-}
-
-fn text(kind: &'static str, name: &str, key: &str, value: &[u8]) -> Result<String, DereferenceError> {
-    let unreadable = || DereferenceError::ReadText {
+fn text(kind: &'static str, name: &str, key: &str, value: Vec<u8>) -> Result<String, DereferenceError> {
+    let readable = if value.len() > MAX_VALUE_BYTES {
+        None
+    } else {
+        String::from_utf8(value).ok()
+    };
+    readable.ok_or_else(|| DereferenceError::ReadText {
         kind,
         name: name.to_owned(),
         key: key.to_owned(),
-    };
-    let value = std::str::from_utf8(value).map_err(|_| unreadable())?;
-    if value.len() > MAX_VALUE_BYTES {
-        Err(unreadable())
-    } else {
-        Ok(value.to_owned())
-    }
+    })
 }
 
 #[cfg(test)]

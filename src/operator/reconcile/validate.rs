@@ -10,7 +10,7 @@ use crate::domain::access::{ClientCertificate, Keyring, KeyringError, RegistryAc
 use crate::domain::reference::{ImageReference, ReferenceError};
 use crate::domain::source::{ImageSource, Source, SourceError};
 use crate::domain::trust::{Authority, PublicKey, PublicKeyError, TrustPolicy, TrustPolicyError};
-use crate::operator::api::spec::{ConfigMapDeliverySpec, PolicyImage, PolicyImageSpec, Verify};
+use crate::operator::api::spec::{ConfigMapDeliverySpec, PolicyImage, PolicyImageSpec, UnreadableSpec, Verify};
 use crate::operator::delivery::{ConfigMapDelivery, Delivery};
 use crate::operator::identity::{MissingField, ObjectKey};
 use crate::pipeline::reason::{Classify, Disposition, Reason};
@@ -45,6 +45,17 @@ pub enum ValidateError {
     /// The object has no namespace, name or UID: not from an API server.
     #[error(transparent)]
     FindIdentity(#[from] MissingField),
+    /// The whole spec.
+    #[error(
+        "{field} cannot be read by this version of the operator{}; compare the spec with `policy-operator crd`, which prints the schema of this version",
+        missing.as_ref().map_or_else(String::new, |missing| format!(": '{missing}' is missing"))
+    )]
+    ReadSpec {
+        /// Where reading ended.
+        field: String,
+        /// What should be there.
+        missing: Option<String>,
+    },
     /// `spec.image`.
     #[error("spec.image: {0}")]
     ParseImage(ReferenceError),
@@ -114,6 +125,7 @@ impl Classify for ValidateError {
             Self::RequireVerification => Reason::VerificationRequired,
             Self::DeliverToSystem(_) | Self::DeliverToReserved(_) => Reason::NotOwned,
             Self::FindIdentity(_)
+            | Self::ReadSpec { .. }
             | Self::ParseImage(_)
             | Self::ParseSource(_)
             | Self::ParseDuration { .. }
@@ -139,6 +151,10 @@ pub fn validate(
     options: OperatorOptions,
 ) -> Result<Plan, ValidateError> {
     let spec = &object.spec;
+    if let Some(UnreadableSpec { field, missing }) = &spec.unreadable {
+        let (field, missing) = (field.clone(), missing.clone());
+        return Err(ValidateError::ReadSpec { field, missing });
+    }
     if spec.insecure && spec.tls.is_some() {
         return Err(ValidateError::CombineInsecure);
     }

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::operator::api::spec::PolicyImage;
-use crate::operator::reconcile::dereference::{ObjectReader, ReadError};
+use crate::operator::reconcile::dereference::{ObjectReader, ReadError, Values};
 
 /// Most bytes of one file.
 pub const MAX_FILE_BYTES: u64 = 16 << 20;
@@ -222,18 +222,37 @@ fn insert<K: kube::Resource>(objects: &mut BTreeMap<(String, String), K>, object
 }
 
 impl ObjectReader for Manifests {
-    async fn secret(&self, namespace: &str, name: &str) -> Result<Option<Secret>, ReadError> {
-        Ok(self.secrets.get(&(namespace.to_owned(), name.to_owned())).cloned())
+    async fn secret(&self, namespace: &str, name: &str, keys: &[&str]) -> Result<Option<Values>, ReadError> {
+        let found = self.secrets.get(&(namespace.to_owned(), name.to_owned()));
+        Ok(found.map(|secret| {
+            // An API server never returns `stringData`; in a manifest it says what `data` does not.
+            let texts = secret.string_data.iter().flatten();
+            let texts = texts.map(|(key, text)| (key, text.as_bytes()));
+            let data = secret.data.iter().flatten();
+            only(keys, texts.chain(data.map(|(key, value)| (key, value.0.as_slice()))))
+        }))
     }
 
-    async fn config_map(&self, namespace: &str, name: &str) -> Result<Option<ConfigMap>, ReadError> {
-        Ok(self.config_maps.get(&(namespace.to_owned(), name.to_owned())).cloned())
+    async fn config_map(&self, namespace: &str, name: &str, keys: &[&str]) -> Result<Option<Values>, ReadError> {
+        let found = self.config_maps.get(&(namespace.to_owned(), name.to_owned()));
+        Ok(found.map(|config_map| {
+            let data = config_map.data.iter().flatten();
+            only(keys, data.map(|(key, text)| (key, text.as_bytes())))
+        }))
     }
 
-    async fn service_account(&self, namespace: &str, name: &str) -> Result<Option<ServiceAccount>, ReadError> {
-        Ok(self
-            .service_accounts
-            .get(&(namespace.to_owned(), name.to_owned()))
-            .cloned())
+    async fn service_account(&self, namespace: &str, name: &str) -> Result<Option<Vec<String>>, ReadError> {
+        let found = self.service_accounts.get(&(namespace.to_owned(), name.to_owned()));
+        Ok(found.map(|account| {
+            let secrets = account.image_pull_secrets.iter().flatten();
+            secrets.map(|secret| secret.name.clone()).collect()
+        }))
     }
+}
+
+fn only<'a>(keys: &[&str], values: impl Iterator<Item = (&'a String, &'a [u8])>) -> Values {
+    values
+        .filter(|(key, _)| keys.contains(&key.as_str()))
+        .map(|(key, value)| (key.clone(), value.to_vec()))
+        .collect()
 }

@@ -63,6 +63,22 @@ async fn readiness_follows_the_program_and_liveness_does_not() {
 }
 
 #[tokio::test]
+async fn every_source_of_readiness_is_asked_at_each_probe() {
+    let trouble = Arc::new(std::sync::Mutex::new(None));
+    let asked = Arc::clone(&trouble);
+    let readiness = Readiness::waiting_for("nothing is listed yet").unless(move || asked.lock().expect("lock").clone());
+    let server = start(health(readiness.clone())).await;
+    *trouble.lock().expect("lock") = Some("a watch fails".to_owned());
+    let both = "nothing is listed yet\na watch fails\n".to_owned();
+    assert_eq!(get(server.address, "/readyz").await, (503, both));
+    readiness.ready();
+    let one = "a watch fails\n".to_owned();
+    assert_eq!(get(server.address, "/readyz").await, (503, one));
+    *trouble.lock().expect("lock") = None;
+    assert_eq!(get(server.address, "/readyz").await, (200, "ok\n".to_owned()));
+}
+
+#[tokio::test]
 async fn metrics_are_served_in_the_open_metrics_format() {
     let server = start(metrics(Arc::new(|| Ok("# EOF\n".to_owned())))).await;
     let answer = exchange(server.address, b"GET /metrics HTTP/1.1\r\nhost: prometheus\r\n\r\n").await;

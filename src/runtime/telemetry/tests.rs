@@ -82,6 +82,23 @@ fn text_lines_hold_no_escapes() {
     assert!(!text.contains('\u{1b}'), "{text}");
 }
 
+#[rstest]
+#[case::trace("trace")]
+#[case::the_client("info,kube=debug,kube_client=trace")]
+#[case::by_name("info,kube_client::client=trace,kube_runtime::watcher=trace")]
+#[case::by_span("info,kube_client::client[HTTP]=trace")]
+fn what_the_client_of_the_api_server_received_is_in_no_line(#[case] filter: &str) {
+    let text = logged(LogFormat::Text, filter, || {
+        let span = tracing::error_span!(target: "kube_client::client", "HTTP");
+        let _entered = span.enter();
+        tracing::warn!(target: "kube_client::client", "{{\"data\":\"canary\"}}, expected a string");
+        tracing::debug!(target: "kube_runtime::watcher", "invalid type: string \"canary\"");
+        tracing::error!(target: "kube_client::config", "the rest of the crate is heard");
+    });
+    assert!(!text.contains("canary"), "{text}");
+    assert!(text.contains("the rest of the crate is heard"), "{text}");
+}
+
 #[test]
 fn a_panic_is_a_line_of_the_log() {
     let text = logged(LogFormat::Json, "error", || {

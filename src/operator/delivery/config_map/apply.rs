@@ -1,10 +1,8 @@
 //! Writes the ConfigMap, and removes what is left of earlier ones.
 
-use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
-use kube::core::PartialObjectMeta;
 use serde_json::{Value, json};
 
 use super::error::ApplyError;
@@ -17,6 +15,7 @@ use crate::domain::trust::Verified;
 use crate::operator::api::FIELD_MANAGER;
 use crate::operator::identity::ObjectVersion;
 use crate::operator::kube_error::KubeError;
+use crate::operator::received::ConfigMapMetadata;
 use crate::operator::write_gate::WriteGate;
 
 impl ConfigMapDelivery {
@@ -66,8 +65,8 @@ impl ConfigMapDelivery {
     /// [`ApplyError::Write`], [`ApplyError::LeadershipLost`].
     pub async fn prune(&self, gate: &WriteGate) -> Result<(), ApplyError> {
         let failed = |error| ApplyError::Write(KubeError::new(format!("remove ConfigMap '{}'", self.name), error));
-        let api: Api<ConfigMap> = Api::namespaced(gate.client()?.clone(), &self.owner.namespace);
-        let Some(found) = api.get_metadata_opt(&self.name).await.map_err(failed)? else {
+        let api: Api<ConfigMapMetadata> = Api::namespaced(gate.client()?.clone(), &self.owner.namespace);
+        let Some(found) = api.get_opt(&self.name).await.map_err(failed)? else {
             return Ok(());
         };
         if !is_owned(&found.metadata, &self.owner.uid) {
@@ -81,7 +80,7 @@ impl ConfigMapDelivery {
             preconditions: Some(preconditions),
             ..DeleteParams::default()
         };
-        let api: Api<ConfigMap> = Api::namespaced(gate.client()?.clone(), &self.owner.namespace);
+        let api: Api<ConfigMapMetadata> = Api::namespaced(gate.client()?.clone(), &self.owner.namespace);
         match api.delete(&self.name, &parameters).await {
             Ok(_) => Ok(()),
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
@@ -124,8 +123,8 @@ impl ConfigMapDelivery {
         parameters: &PatchParams,
         patch: &Patch<Value>,
     ) -> Result<ObjectMeta, ApplyError> {
-        let api: Api<ConfigMap> = Api::namespaced(gate.client()?.clone(), &self.owner.namespace);
-        let written: Result<PartialObjectMeta<ConfigMap>, _> = api.patch_metadata(&self.name, parameters, patch).await;
+        let api: Api<ConfigMapMetadata> = Api::namespaced(gate.client()?.clone(), &self.owner.namespace);
+        let written = api.patch(&self.name, parameters, patch).await;
         let failed = |error| ApplyError::Write(KubeError::new(format!("write ConfigMap '{}'", self.name), error));
         Ok(written.map_err(failed)?.metadata)
     }

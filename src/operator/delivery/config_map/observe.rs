@@ -10,6 +10,7 @@ use super::state::ConfigMapState;
 use super::target::ConfigMapDelivery;
 use crate::operator::api::GROUP;
 use crate::operator::kube_error::KubeError;
+use crate::operator::received::{ConfigMapBody, Received};
 use crate::operator::write_gate::WriteGate;
 
 impl ConfigMapDelivery {
@@ -29,12 +30,13 @@ impl ConfigMapDelivery {
         {
             return Ok(Observed::Ours(applied.live.clone()));
         }
-        let api: Api<ConfigMap> = Api::namespaced(gate.client()?.clone(), &self.owner.namespace);
+        let api: Api<Received<ConfigMap, ConfigMapBody>> =
+            Api::namespaced(gate.client()?.clone(), &self.owner.namespace);
         let found = api.get_opt(&self.name).await;
         let found = found
             .map_err(|error| ObserveError::Read(KubeError::new(format!("read ConfigMap '{}'", self.name), error)))?;
         found.map_or(Ok(Observed::Absent), |config_map| {
-            self.check_owner(config_map).map(Observed::Ours)
+            self.check_owner(config_map.into()).map(Observed::Ours)
         })
     }
 

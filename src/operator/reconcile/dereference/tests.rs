@@ -1,6 +1,5 @@
 use std::sync::Mutex;
 
-use k8s_openapi::ByteString;
 use rstest::rstest;
 use serde_json::{Value, json};
 
@@ -9,9 +8,9 @@ use super::*;
 /// The objects of two namespaces, and everything that was asked for.
 #[derive(Default)]
 struct Objects {
-    secrets: BTreeMap<(&'static str, &'static str), Secret>,
-    config_maps: BTreeMap<(&'static str, &'static str), ConfigMap>,
-    accounts: BTreeMap<(&'static str, &'static str), ServiceAccount>,
+    secrets: BTreeMap<(&'static str, &'static str), Values>,
+    config_maps: BTreeMap<(&'static str, &'static str), Values>,
+    accounts: BTreeMap<(&'static str, &'static str), Vec<String>>,
     failure: Option<ReadError>,
     asked: Mutex<Vec<String>>,
 }
@@ -35,40 +34,42 @@ impl Objects {
     }
 }
 
+fn only(found: Option<Values>, keys: &[&str]) -> Option<Values> {
+    found.map(|mut values| {
+        values.retain(|key, _| keys.contains(&key.as_str()));
+        values
+    })
+}
+
 impl ObjectReader for Objects {
-    async fn secret(&self, namespace: &str, name: &str) -> Result<Option<Secret>, ReadError> {
-        self.find(&self.secrets, namespace, name)
+    async fn secret(&self, namespace: &str, name: &str, keys: &[&str]) -> Result<Option<Values>, ReadError> {
+        let found = self.find(&self.secrets, namespace, name)?;
+        Ok(only(found, keys))
     }
 
-    async fn config_map(&self, namespace: &str, name: &str) -> Result<Option<ConfigMap>, ReadError> {
-        self.find(&self.config_maps, namespace, name)
+    async fn config_map(&self, namespace: &str, name: &str, keys: &[&str]) -> Result<Option<Values>, ReadError> {
+        let found = self.find(&self.config_maps, namespace, name)?;
+        Ok(only(found, keys))
     }
 
-    async fn service_account(&self, namespace: &str, name: &str) -> Result<Option<ServiceAccount>, ReadError> {
+    async fn service_account(&self, namespace: &str, name: &str) -> Result<Option<Vec<String>>, ReadError> {
         self.find(&self.accounts, namespace, name)
     }
 }
 
-fn secret(values: &[(&str, &[u8])]) -> Secret {
-    let data = values
-        .iter()
-        .map(|(key, value)| ((*key).to_owned(), ByteString(value.to_vec())))
-        .collect();
-    Secret {
-        data: Some(data),
-        ..Secret::default()
-    }
+fn values(values: &[(&str, &[u8])]) -> Values {
+    let owned = values.iter().map(|(key, value)| ((*key).to_owned(), value.to_vec()));
+    owned.collect()
 }
 
-fn account(names: &[&str]) -> ServiceAccount {
-    let names: Vec<_> = names.iter().map(|name| json!({ "name": name })).collect();
-    serde_json::from_value(json!({ "imagePullSecrets": names })).unwrap()
+fn account(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
 }
 
 fn objects() -> Objects {
     let mut objects = Objects::default();
     let large = vec![b'a'; MAX_VALUE_BYTES + 1];
-    let values: [(&str, &[u8]); 6] = [
+    let secret: [(&str, &[u8]); 6] = [
         ("key", b"pem of the Secret"),
         ("binary", &[0xff, 0xfe]),
         ("large", &large),
@@ -76,16 +77,13 @@ fn objects() -> Objects {
         ("tls.key", b"private"),
         (".dockerconfigjson", b"{}"),
     ];
-    objects.secrets.insert(("acme", "secret"), secret(&values));
+    objects.secrets.insert(("acme", "secret"), values(&secret));
     objects
         .secrets
-        .insert(("acme", "pull"), secret(&[(".dockerconfigjson", b"{\"auths\":{}}")]));
-    objects.secrets.insert(("acme", "empty"), Secret::default());
-    objects.secrets.insert(("other", "foreign"), secret(&values));
-    let map = ConfigMap {
-        data: Some([("key".into(), "pem of the ConfigMap".into())].into()),
-        ..ConfigMap::default()
-    };
+        .insert(("acme", "pull"), values(&[(".dockerconfigjson", b"{\"auths\":{}}")]));
+    objects.secrets.insert(("acme", "empty"), Values::new());
+    objects.secrets.insert(("other", "foreign"), values(&secret));
+    let map = values(&[("key", b"pem of the ConfigMap")]);
     objects.config_maps.insert(("acme", "map"), map.clone());
     objects.config_maps.insert(("other", "foreign"), map);
     objects.accounts.insert(("acme", "puller"), account(&["pull"]));
@@ -96,7 +94,7 @@ fn objects() -> Objects {
     objects
         .accounts
         .insert(("acme", "greedy"), account(&["pull"; MAX_PULL_SECRETS + 1]));
-    objects.accounts.insert(("acme", "plain"), ServiceAccount::default());
+    objects.accounts.insert(("acme", "plain"), Vec::new());
     objects
 }
 
@@ -223,35 +221,22 @@ async fn no_service_account_leads_out_of_the_namespace(#[case] account: &str, #[
 }
 
 #[rstest]
-#[case::forbidden(true, Disposition::Stalled)]
-#[case::unavailable(false, Disposition::Retry)]
+#[case::forbidden(ReadError::Forbid("no".into()), Reason::KubernetesApiFailed, Disposition::Stalled)]
+#[case::unavailable(ReadError::Answer("no".into()), Reason::KubernetesApiFailed, Disposition::Retry)]
+#[case::undecodable(ReadError::Decode("no".into()), Reason::ReferenceInvalid, Disposition::Stalled)]
 #[tokio::test]
-async fn an_api_server_that_refuses_is_not_asked_again_soon(#[case] forbidden: bool, #[case] expected: Disposition) {
-    let failure = Some(ReadError {
-        message: "no".into(),
-        forbidden,
-    });
-    let objects = Objects { failure, ..objects() };
+async fn an_api_server_that_refuses_is_not_asked_again_soon(
+    #[case] failure: ReadError,
+    #[case] reason: Reason,
+    #[case] disposition: Disposition,
+) {
+    let objects = Objects {
+        failure: Some(failure),
+        ..objects()
+    };
     let error = read(&objects, json!({ "imagePullSecrets": [{ "name": "secret" }] }))
         .await
         .unwrap_err();
-    assert_eq!(
-        (error.reason(), error.disposition()),
-        (Reason::KubernetesApiFailed, expected)
-    );
+    assert_eq!((error.reason(), error.disposition()), (reason, disposition));
     assert_eq!(error.to_string(), "Secret 'secret' cannot be read: no");
-}
-
-#[tokio::test]
-async fn manifests_may_have_their_values_as_text() {
-    let mut objects = objects();
-    let text = Secret {
-        string_data: Some([("key".into(), "pem".into())].into()),
-        ..Secret::default()
-    };
-    objects.secrets.insert(("acme", "text"), text);
-    let found = read(&objects, key(&json!({ "secretRef": { "name": "text", "key": "key" } })))
-        .await
-        .unwrap();
-    assert_eq!(found.keys.get("release").map(String::as_str), Some("pem"));
 }

@@ -1,0 +1,153 @@
+//! The watches of a controller: of PolicyImages, and of the ConfigMaps that carry our label.
+//!
+//! Neither can fail by what it is sent: see [`received`](crate::operator::received). Neither can fail because the other
+//! does: each waits by itself after a failure, and only events leave it. An object of which a part cannot be read is told
+//! of once ([`faults`]); a watch that goes on failing makes the replica unready ([`health`]).
+
+mod faults;
+pub mod health;
+mod pause;
+mod policy_image;
+#[cfg(test)]
+mod tests;
+
+use std::fmt::Debug;
+use std::future::ready;
+use std::sync::Arc;
+
+use futures::{Stream, StreamExt as _};
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::runtime::watcher::{Config, Event};
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Api, Client, Resource};
+use serde::de::DeserializeOwned;
+
+use self::faults::Faults;
+use self::health::{WatchHealth, WatchReporter};
+use self::pause::Pause;
+use self::policy_image::WatchedPolicyImage;
+use crate::operator::api::spec::PolicyImage;
+use crate::operator::api::{FIELD_MANAGER, GROUP, MANAGED_BY_LABEL, REQUESTED_AT_ANNOTATIONS};
+use crate::operator::metrics::{Metrics, Watched};
+use crate::operator::received::ConfigMapMetadata;
+
+/// Most objects of one answer. An object can hold 256 KiB of annotations, and an answer is in memory as a whole.
+const PAGE_SIZE: u32 = 50;
+
+/// Most characters of an annotation that are kept: one more than are compared and reported.
+const ANNOTATION_LIMIT: usize = 257;
+
+/// Where watches look, and who is told how they are doing.
+#[derive(Clone)]
+pub struct WatchScope {
+    /// The API server.
+    pub client: Client,
+    /// The only namespace, or all.
+    pub namespace: Option<String>,
+    /// Is told when a watch fails.
+    pub health: WatchHealth,
+    /// Counts objects that cannot be read.
+    pub metrics: Arc<Metrics>,
+}
+
+impl WatchScope {
+    /// PolicyImages, with what is used of their metadata. One whose spec cannot be read is there too, and says so.
+    pub fn policy_images(&self) -> impl Stream<Item = watcher::Result<Event<PolicyImage>>> + Send + use<> {
+        let mut faults = Faults::new(Watched::PolicyImages, Arc::clone(&self.metrics));
+        self.events::<WatchedPolicyImage>(Config::default(), Watched::PolicyImages)
+            .filter_map(move |event| {
+                ready(map(event, |watched, gone| {
+                    let WatchedPolicyImage { mut object, fault } = watched;
+                    if !faults.note(&object.metadata, fault, gone) {
+                        return None;
+                    }
+                    slim_policy_image(&mut object.metadata);
+                    Some(object)
+                }))
+            })
+            .map(Ok)
+    }
+
+    /// ConfigMaps that carry our label. One that names no PolicyImage as an owner, whoever labelled it so, is told of as
+    /// deleted: nobody has to keep it, and who delivered it is told.
+    pub fn config_maps(&self) -> impl Stream<Item = watcher::Result<Event<ConfigMapMetadata>>> + Send + use<> {
+        let mut faults = Faults::new(Watched::ConfigMaps, Arc::clone(&self.metrics));
+        let selector = format!("{MANAGED_BY_LABEL}={FIELD_MANAGER}");
+        self.events::<ConfigMapMetadata>(Config::default().labels(&selector), Watched::ConfigMaps)
+            .filter_map(move |event| {
+                ready(map(event, |mut config_map, gone| {
+                    if !faults.note(&config_map.metadata, None, gone) {
+                        return None;
+                    }
+                    slim_config_map(&mut config_map.metadata);
+                    Some(config_map)
+                }))
+            })
+            .map(|event| Ok(without_foreign(event)))
+    }
+
+    /// Events of one watch. What goes wrong is logged and told, and tried again after a pause.
+    fn events<K>(&self, config: Config, kind: Watched) -> impl Stream<Item = Event<K>> + Send + use<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + DeserializeOwned
+            + Clone
+            + Debug
+            + Send
+            + 'static,
+    {
+        let api: Api<K> = match &self.namespace {
+            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
+            None => Api::all(self.client.clone()),
+        };
+        let mut reporter: WatchReporter = self.health.watch(kind, self.namespace.clone());
+        watcher(api, config.page_size(PAGE_SIZE))
+            .backoff(Pause::default())
+            .filter_map(move |event| ready(reporter.report(event)))
+    }
+}
+
+/// The event about another form of the object, told whether the object is gone; none where there is none.
+fn map<K, L>(event: Event<K>, change: impl FnOnce(K, bool) -> Option<L>) -> Option<Event<L>> {
+    match event {
+        Event::Apply(object) => change(object, false).map(Event::Apply),
+        Event::InitApply(object) => change(object, false).map(Event::InitApply),
+        Event::Delete(object) => change(object, true).map(Event::Delete),
+        Event::Init => Some(Event::Init),
+        Event::InitDone => Some(Event::InitDone),
+    }
+}
+
+fn without_foreign(event: Event<ConfigMapMetadata>) -> Event<ConfigMapMetadata> {
+    match event {
+        Event::Apply(found) | Event::InitApply(found) if !names_policy_image(&found.metadata) => Event::Delete(found),
+        event => event,
+    }
+}
+
+fn names_policy_image(metadata: &ObjectMeta) -> bool {
+    let is_policy_image = |owner: &OwnerReference| {
+        owner.kind == PolicyImage::kind(&()) && owner.api_version.split('/').next() == Some(GROUP)
+    };
+    metadata.owner_references.iter().flatten().any(is_policy_image)
+}
+
+/// Annotations can be large, and are of no use but for those that ask for a run.
+fn slim_policy_image(metadata: &mut ObjectMeta) {
+    let mut annotations = metadata.annotations.take().unwrap_or_default();
+    annotations.retain(|key, _| REQUESTED_AT_ANNOTATIONS.contains(&key.as_str()));
+    for value in annotations.values_mut() {
+        *value = value.chars().take(ANNOTATION_LIMIT).collect();
+    }
+    metadata.annotations = Some(annotations).filter(|annotations| !annotations.is_empty());
+    metadata.labels = None;
+    metadata.managed_fields = None;
+    metadata.owner_references = None;
+}
+
+fn slim_config_map(metadata: &mut ObjectMeta) {
+    metadata.annotations = None;
+    metadata.labels = None;
+    metadata.managed_fields = None;
+}

@@ -1,0 +1,131 @@
+//! Objects of which a part cannot be read: counted, and logged once each.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use crate::operator::metrics::{Metrics, Watched};
+use crate::operator::received::is_identified;
+
+pub(super) use crate::operator::metrics::UnreadablePart as Part;
+
+/// Most objects that are remembered as told of. Above it all are forgotten, and told of again: better than to grow.
+const MAX_TOLD: usize = 10_000;
+
+/// What one watch has told of already.
+pub(super) struct Faults {
+    kind: Watched,
+    metrics: Arc<Metrics>,
+    told: HashMap<(String, String), Part>,
+}
+
+impl Faults {
+    pub(super) fn new(kind: Watched, metrics: Arc<Metrics>) -> Self {
+        Self {
+            kind,
+            metrics,
+            told: HashMap::new(),
+        }
+    }
+
+    /// Notes what of an object cannot be read, and answers whether anything can be done with the rest.
+    pub(super) fn note(&mut self, metadata: &ObjectMeta, fault: Option<Part>, gone: bool) -> bool {
+        let identified = is_identified(metadata);
+        let fault = if identified { fault } else { Some(Part::Metadata) };
+        let key = (
+            metadata.namespace.clone().unwrap_or_default(),
+            metadata.name.clone().unwrap_or_default(),
+        );
+        match fault.filter(|_| !gone) {
+            None if self.told.is_empty() => {}
+            None => drop(self.told.remove(&key)),
+            Some(part) => self.tell(key, part),
+        }
+        identified
+    }
+
+    fn tell(&mut self, key: (String, String), part: Part) {
+        if self.told.get(&key) == Some(&part) {
+            return;
+        }
+        let (namespace, name) = &key;
+        let (kind, unreadable) = (<&str>::from(self.kind), <&str>::from(part));
+        tracing::warn!(
+            kind,
+            namespace,
+            name,
+            unreadable,
+            "a part of an object cannot be read and is passed over"
+        );
+        self.metrics.unreadable(self.kind, part);
+        if self.told.len() >= MAX_TOLD {
+            self.told.clear();
+        }
+        self.told.insert(key, part);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn object(name: &str) -> ObjectMeta {
+        let text = |text: &str| Some(text.to_owned());
+        ObjectMeta {
+            name: text(name),
+            namespace: text("acme"),
+            uid: text("1"),
+            resource_version: text("1"),
+            ..ObjectMeta::default()
+        }
+    }
+
+    fn count(faults: &Faults) -> usize {
+        let text = faults.metrics.encode().expect("metrics");
+        let samples = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("policy_operator_unreadable_objects_total{"));
+        samples
+            .filter_map(|sample| sample.rsplit_once(' ')?.1.parse::<usize>().ok())
+            .sum()
+    }
+
+    #[test]
+    fn an_object_is_told_of_once_until_it_is_mended_or_gone() {
+        let mut faults = Faults::new(Watched::PolicyImages, Arc::new(Metrics::new()));
+        for _ in 0..3 {
+            assert!(
+                faults.note(&object("app"), Some(Part::Status), false),
+                "the rest can be used"
+            );
+        }
+        assert_eq!(count(&faults), 1);
+        faults.note(&object("app"), Some(Part::Spec), false);
+        assert_eq!(count(&faults), 2, "another part");
+        faults.note(&object("app"), None, false);
+        faults.note(&object("app"), Some(Part::Spec), false);
+        assert_eq!(count(&faults), 3, "mended in between");
+        faults.note(&object("app"), Some(Part::Spec), true);
+        assert_eq!(count(&faults), 3, "deleted");
+        assert!(faults.told.is_empty(), "and forgotten");
+    }
+
+    #[test]
+    fn what_does_not_say_who_it_is_cannot_be_used() {
+        let mut faults = Faults::new(Watched::ConfigMaps, Arc::new(Metrics::new()));
+        for _ in 0..2 {
+            assert!(!faults.note(&ObjectMeta::default(), None, false));
+        }
+        assert_eq!(count(&faults), 1);
+    }
+
+    #[test]
+    fn no_number_of_objects_makes_the_memory_grow_without_end() {
+        let mut faults = Faults::new(Watched::PolicyImages, Arc::new(Metrics::new()));
+        for number in 0..=MAX_TOLD {
+            faults.note(&object(&number.to_string()), Some(Part::Status), false);
+        }
+        assert!(faults.told.len() <= MAX_TOLD, "{}", faults.told.len());
+    }
+}
