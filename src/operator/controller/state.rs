@@ -187,11 +187,13 @@ impl StateCache {
 
 impl States {
     fn forget(&mut self, object: &Name) {
-        let Some(Owned { state, .. }) = self.objects.remove(object) else {
-            return;
-        };
-        if let Some(applied) = state.config_map.applied {
-            self.deliverers.remove(&(object.0.clone(), applied.name));
+        let forgotten = self.objects.remove(object);
+        if let Some(applied) = forgotten.and_then(|owned| owned.state.config_map.applied) {
+            let config_map = (object.0.clone(), applied.name);
+            // Another object may have taken the ConfigMap over.
+            if self.deliverers.get(&config_map) == Some(&object.1) {
+                self.deliverers.remove(&config_map);
+            }
         }
     }
 }

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use kube::ResourceExt as _;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
-use super::{Arena, bundle_in, bytes, condition, status_of};
+use super::{Arena, bundle_in, bytes, condition, status_of, with};
 
 /// Whoever may write status and ConfigMaps could else plant a bundle for good.
 #[tokio::test]
@@ -70,4 +71,40 @@ async fn a_person_gets_an_answer_from_after_the_request() {
         "{:?}",
         condition(&object, "Ready")
     );
+}
+
+/// Who takes our owner reference out, and changes the content with it, is seen at once.
+#[tokio::test]
+async fn a_config_map_that_is_taken_away_from_its_object_is_not_called_delivered() {
+    let arena = Arena::open("truth-disowned").await;
+    arena.push("1.0.0", "one").await;
+    arena
+        .deliver("app", with(arena.spec("1.0.0"), &json!({ "interval": "24h" })))
+        .await;
+    let disowned = json!({ "metadata": { "ownerReferences": null }, "binaryData": { "bundle.tar.gz": "Zm9yZ2Vk" } });
+    arena.patch_config_map("app-bundle", disowned).await;
+    let object = arena.not_ready("app", "NotOwned").await;
+    assert_eq!(condition(&object, "Delivered").status, "False");
+}
+
+/// The watch selects by our label. Who removes it first must not be out of sight for what comes next.
+#[tokio::test]
+async fn a_label_that_is_removed_while_runs_fail_comes_back() {
+    let arena = Arena::open("truth-unlabelled").await;
+    arena.push("1.0.0", "one").await;
+    arena.deliver("app", arena.spec("1.0.0")).await;
+    let elsewhere = arena.spec("9.9.9");
+    arena
+        .patch("app", json!({ "spec": { "image": elsewhere["image"] } }))
+        .await;
+    arena.not_ready("app", "ImageNotFound").await;
+    let label = "app.kubernetes.io/managed-by";
+    arena
+        .patch_config_map("app-bundle", json!({ "metadata": { "labels": { label: null } } }))
+        .await;
+    arena
+        .until_config_map("app-bundle", "is labelled", |found| {
+            found.is_some_and(|found| found.labels().contains_key(label))
+        })
+        .await;
 }

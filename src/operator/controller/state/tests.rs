@@ -1,9 +1,12 @@
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use proptest::prelude::*;
 use rstest::rstest;
 
 use super::*;
+use crate::operator::delivery::config_map::{AppliedConfigMap, LiveConfigMap};
+use crate::operator::identity::ObjectVersion;
 use crate::operator::reconcile::outcome::{Failure, StepError};
 use crate::operator::reconcile::validate::ValidateError;
 use crate::pipeline::ports::RegistryError;
@@ -49,6 +52,42 @@ fn an_object_that_is_made_again_replaces_the_state_of_the_old_one() {
     assert_eq!((states.get(&old).failures, states.get(&new).failures), (0, 1));
     states.forget("acme", "authz");
     assert_eq!(states.get(&new).failures, 0);
+}
+
+fn delivered_to(config_map: &str) -> ObjectState {
+    let live = LiveConfigMap {
+        version: ObjectVersion {
+            uid: "map".into(),
+            resource_version: "7".into(),
+        },
+        content: None,
+        labels: BTreeMap::new(),
+        annotations: BTreeMap::new(),
+        removal: None,
+        immutable: false,
+    };
+    let mut state = ObjectState::default();
+    state.config_map.applied = Some(AppliedConfigMap {
+        name: config_map.into(),
+        key: "bundle.tar.gz".into(),
+        live,
+    });
+    state
+}
+
+#[test]
+fn a_config_map_leads_to_the_object_that_delivered_to_it_last() {
+    let states = StateCache::default();
+    let object = key("acme", "authz", "1");
+    let leads = |config_map| states.deliverer("acme", config_map);
+    states.put(&object, delivered_to("one"));
+    assert_eq!((leads("one").as_deref(), leads("two")), (Some("authz"), None));
+    assert_eq!(states.deliverer("other", "one"), None);
+    states.put(&object, delivered_to("two"));
+    assert_eq!((leads("one"), leads("two").as_deref()), (None, Some("authz")));
+    states.put(&key("acme", "rival", "2"), delivered_to("two"));
+    states.forget("acme", "authz");
+    assert_eq!(leads("two").as_deref(), Some("rival"), "what another took over stays");
 }
 
 fn failure(error: impl Into<StepError>) -> Outcome {

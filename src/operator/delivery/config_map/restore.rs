@@ -3,7 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::error::{ApplyError, ObserveError};
-use super::live::Observed;
+use super::live::{LiveConfigMap, Observed};
 use super::state::{ConfigMapState, LastGood};
 use super::target::ConfigMapDelivery;
 use crate::domain::digest::Digest;
@@ -40,15 +40,28 @@ impl ConfigMapDelivery {
             }
         };
         let last = state.last_good.clone().filter(|last| last.target.is_same_place(self));
-        let wanted = last.as_ref().map(LastGood::digest).or(reported);
+        let serves = |live: &LiveConfigMap| {
+            let wanted = last.as_ref().map(LastGood::digest).or(reported);
+            wanted.is_some() && live.content == wanted
+        };
+        // By all of it, where that is remembered: without its label the ConfigMap would be out of sight.
+        let holds = |live: &LiveConfigMap| match &last {
+            Some(last) => live.holds(&last.target, &last.revision, &last.digest()),
+            None => serves(live),
+        };
         if let Observed::Ours(live) = &observed
-            && live.content == wanted
+            && holds(live)
         {
             state.record(self, live.clone());
             return Restored::Unneeded;
         }
-        let Some(last) = last.filter(|last| !refused(&last.revision)) else {
-            return Restored::Missing(None);
+        let Some(last) = last.as_ref().filter(|last| !refused(&last.revision)) else {
+            let serves = matches!(&observed, Observed::Ours(live) if serves(live));
+            return if serves {
+                Restored::Unneeded
+            } else {
+                Restored::Missing(None)
+            };
         };
         match last.target.apply(gate, &last.revision, &last.bundle, &observed).await {
             Ok(live) => {

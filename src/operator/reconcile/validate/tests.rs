@@ -136,7 +136,7 @@ const FAULTS: &[(Break, &str)] = &[
     ),
     (
         |object, _| object.spec.image = "a/b:1".into(),
-        "spec.semver: 'semver' picks the tag; remove the tag or digest from image 'docker.io/a/b:1', or remove 'semver'",
+        "spec.semver: a version range picks the tag, so image 'docker.io/a/b:1' can have neither a tag nor a digest",
     ),
     (
         |object, _| object.spec.interval = "1s".into(),
