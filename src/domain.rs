@@ -5,8 +5,10 @@
 
 pub mod access;
 pub mod artifact;
+mod bounded;
 pub mod bundle;
 pub mod digest;
+pub mod glob;
 pub mod reference;
 pub mod revision;
 pub mod source;

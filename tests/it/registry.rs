@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use policy_operator::adapters::network::EgressPolicy;
-use policy_operator::adapters::registry::observer::{RequestKind, RequestObserver};
 use policy_operator::adapters::network::Timeouts;
+use policy_operator::adapters::registry::observer::{RequestKind, RequestObserver};
 use policy_operator::adapters::registry::{RegistryClient, RegistryOptions};
 use policy_operator::domain::access::{Keyring, RegistryAccess};
 use policy_operator::domain::artifact::Descriptor;
