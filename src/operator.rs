@@ -5,6 +5,7 @@ pub mod args;
 pub mod connect;
 pub mod context;
 pub mod controller;
+pub mod hints;
 pub mod kube_error;
 pub mod leader;
 pub mod metrics;

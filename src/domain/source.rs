@@ -38,10 +38,10 @@ pub enum Selection {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SourceError {
     /// A tag or digest beside a range.
-    #[error("'semver' picks the tag; remove the tag or digest from image '{0}', or remove 'semver'")]
+    #[error("a version range picks the tag, so image '{0}' can have neither a tag nor a digest")]
     Conflict(String),
     /// The range does not parse.
-    #[error("semver '{range}' is not a version range such as '>=1.2.0 <2.0.0', '1.x' or '^1.2': {cause}")]
+    #[error("'{range}' is not a version range such as '>=1.2.0 <2.0.0', '1.x' or '^1.2': {cause}")]
     ParseRange {
         /// What was written.
         range: String,
@@ -228,7 +228,7 @@ mod tests {
     #[case("ghcr.io/acme/p:latest")]
     #[case("ghcr.io/acme/p@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855")]
     fn a_range_excludes_tag_and_digest(#[case] image: &str) {
-        let error = Source::new(&image.parse().unwrap(), Some("1.x")).unwrap_err();
+        let error = ImageSource::new(&image.parse().unwrap(), Some("1.x"), RegistryAccess::default()).unwrap_err();
         assert_eq!(error, SourceError::Conflict(image.to_owned()));
     }
 
@@ -236,7 +236,7 @@ mod tests {
     fn a_digest_wins_over_a_tag() {
         let hex = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
         let image = format!("ghcr.io/acme/p:1.0@sha256:{hex}").parse().unwrap();
-        let source = Source::new(&image, None).unwrap();
+        let source = ImageSource::new(&image, None, RegistryAccess::default()).unwrap();
         assert!(matches!(source.selection(), Selection::Digest(digest) if digest.hex() == hex));
     }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::access::fingerprint;
 use super::digest::Digest;
 use super::revision::ImageRevision;
-pub use error::{TrustError, TrustPolicyError};
+pub use error::{TrustError, TrustPolicyError, list};
 pub use evidence::{Evidence, Fault, MAX_BUNDLE_BYTES, MAX_PAYLOAD_BYTES, SIGN_PREDICATE};
 pub use key::{MAX_KEYS, MAX_PEM_BYTES, PublicKey, PublicKeyError};
 
@@ -182,7 +182,7 @@ impl SignaturePolicy {
                 trust_digest: self.digest,
             });
         }
-        let subject = revision.to_string();
+        let subject = Box::new(revision.clone());
         if evidence.is_empty() {
             return Err(TrustError::Unsigned {
                 subject,

@@ -11,6 +11,7 @@ use kube::runtime::controller::Action;
 
 use super::api::spec::PolicyImage;
 use super::context::{ConfigMaps, Context, watched};
+use super::hints::explain;
 use super::kube_error::describe;
 use super::metrics::{self, Run};
 use super::reconcile::hold;
@@ -20,7 +21,7 @@ use super::reconcile::schedule::{self, changed, tolerated_age};
 use super::reconcile::{self, status, validate};
 use super::report;
 use crate::pipeline::ports::Ports;
-use crate::pipeline::reason::{Classify as _, Reason, chain};
+use crate::pipeline::reason::{Classify as _, Reason};
 use crate::pipeline::single_flight::FAILURE_SHARED_FOR;
 
 /// The interval of an object whose interval cannot be read.
@@ -221,7 +222,7 @@ fn log(namespace: &str, name: &str, outcome: &Outcome) {
             }
         }
         Outcome::Failure(failure) => {
-            let (reason, error) = (failure.error.reason().as_str(), chain(&failure.error));
+            let (reason, error) = (failure.error.reason().as_str(), explain(&failure.error));
             tracing::warn!(namespace, name, reason, error, "not reconciled");
         }
     }

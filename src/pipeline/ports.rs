@@ -101,9 +101,7 @@ pub trait Registry: Send + Sync + 'static {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RegistryError {
     /// 404 for a tag, digest or repository.
-    #[error(
-        "'{what}' does not exist in registry '{host}'; check the name, push it, or check that the credentials may see it"
-    )]
+    #[error("'{what}' does not exist in registry '{host}'")]
     NotFound {
         /// The registry's host.
         host: String,
@@ -111,25 +109,23 @@ pub enum RegistryError {
         what: String,
     },
     /// 401 after all credentials were tried.
-    #[error(
-        "registry '{host}' did not accept {credentials} for '{repository}'; set 'spec.imagePullSecrets' to a Secret with valid credentials for this host"
-    )]
+    #[error("registry '{host}' did not accept {credentials} for '{repository}'")]
     Unauthorized {
         /// The registry's host.
         host: String,
         /// The repository's path.
         repository: String,
-        /// "an anonymous request" or "the credentials of the pull secret".
+        /// "an anonymous request" or "the given credentials".
         credentials: &'static str,
     },
     /// 403.
-    #[error("registry '{host}' denies pulling '{repository}' with {credentials}; grant the account read access to it")]
+    #[error("registry '{host}' denies pulling '{repository}' with {credentials}")]
     Denied {
         /// The registry's host.
         host: String,
         /// The repository's path.
         repository: String,
-        /// "an anonymous request" or "the credentials of the pull secret".
+        /// "an anonymous request" or "the given credentials".
         credentials: &'static str,
     },
     /// 429, or 503 with `Retry-After`, after our own retries.
@@ -159,9 +155,7 @@ pub enum RegistryError {
         cause: String,
     },
     /// The TLS handshake failed.
-    #[error(
-        "the TLS certificate of '{host}' is not accepted: {cause}; a private authority goes into 'spec.tls.caRef', a registry without TLS needs 'spec.insecure: true'"
-    )]
+    #[error("the TLS certificate of '{host}' is not accepted: {cause}")]
     Tls {
         /// The host.
         host: String,
@@ -169,15 +163,13 @@ pub enum RegistryError {
         cause: String,
     },
     /// The host leads to an address that the operator must not reach. The text is the same for every address.
-    #[error(
-        "host '{host}' leads to an address that the operator does not connect to; see '--allow-loopback' and '--deny-private-addresses'"
-    )]
+    #[error("host '{host}' leads to an address that is refused")]
     AddressRefused {
         /// The host.
         host: String,
     },
     /// `--allow-registry` does not name the host.
-    #[error("registry '{host}' is not among those that '--allow-registry' lets the operator use")]
+    #[error("registry '{host}' is not among those that may be used")]
     NotAllowed {
         /// The host.
         host: String,
@@ -215,7 +207,7 @@ pub enum RegistryError {
         cause: String,
     },
     /// Our own disk failed.
-    #[error("the cache directory failed: {cause}; check '--cache-dir' and its free space")]
+    #[error("the cache directory failed: {cause}")]
     Storage {
         /// What the operating system said.
         cause: String,

@@ -13,9 +13,7 @@ pub enum ResolveError {
     #[error(transparent)]
     AskRegistry(RegistryError),
     /// No tag is in the range.
-    #[error(
-        "none of the {count} tags of '{repository}' is in the range '{range}'; push a version in it or widen 'spec.semver'"
-    )]
+    #[error("none of the {count} tags of '{repository}' is in the range '{range}'")]
     MatchRange {
         /// The repository.
         repository: Repository,

@@ -11,10 +11,13 @@ use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use clap::CommandFactory as _;
+use policy_operator::adapters::registry::observer::{RequestKind, RequestObserver as _};
 use policy_operator::operator::args::Arguments;
-use policy_operator::operator::metrics::{Cache, Metrics, Outcome, RegistryRequest};
+use policy_operator::operator::metrics::{Metrics, Outcome};
 use policy_operator::operator::render::manifests::Manifests;
 use policy_operator::pipeline::reason::Reason;
+use policy_operator::pipeline::single_flight::{CacheName, CacheObserver as _};
+use strum::VariantArray as _;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -87,8 +90,8 @@ fn flags(subcommand: &str) -> (BTreeSet<String>, BTreeSet<String>) {
 fn families() -> BTreeSet<String> {
     let metrics = Metrics::new();
     metrics.reconciled(Reason::Internal, Outcome::Retry, Duration::ZERO);
-    metrics.registry_request(RegistryRequest::Token, None);
-    metrics.cache_hit(Cache::Bundle);
+    metrics.request(RequestKind::Token, None);
+    metrics.requested(CacheName::Bundle, true);
     metrics.policy_images(0, 0);
     let text = metrics.encode().unwrap();
     let declared = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));

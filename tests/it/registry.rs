@@ -3,11 +3,10 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use policy_operator::adapters::network::EgressPolicy;
-use policy_operator::adapters::network::Timeouts;
+use policy_operator::adapters::network::{AllowedHosts, EgressPolicy, Timeouts};
 use policy_operator::adapters::registry::observer::{RequestKind, RequestObserver};
 use policy_operator::adapters::registry::{RegistryClient, RegistryOptions};
-use policy_operator::domain::access::{Keyring, RegistryAccess};
+use policy_operator::domain::access::{Keyring, RegistryAccess, TransportSettings};
 use policy_operator::domain::artifact::Descriptor;
 use policy_operator::domain::bundle::Content;
 use policy_operator::domain::digest::Digest;
@@ -56,14 +55,19 @@ impl RequestObserver for Seen {
 
 /// A client that may use loopback, and does not wait long.
 fn setup() -> Setup {
-    setup_with(EgressPolicy::new(&[], false, true, Vec::new()).unwrap())
+    setup_with(EgressPolicy::new(false, true, Vec::new()))
 }
 
-fn setup_with(network: EgressPolicy) -> Setup {
+fn setup_with(egress: EgressPolicy) -> Setup {
+    setup_allowing(egress, AllowedHosts::default())
+}
+
+fn setup_allowing(egress: EgressPolicy, allowed_hosts: AllowedHosts) -> Setup {
     policy_operator_harness::init();
     let directory = tempfile::tempdir().unwrap();
     let seen = Arc::new(Seen::default());
-    let mut options = RegistryOptions::new(directory.path(), network);
+    let mut options = RegistryOptions::new(directory.path(), egress);
+    options.allowed_hosts = allowed_hosts;
     options.observer = Arc::clone(&seen) as Arc<dyn RequestObserver>;
     options.timeouts = Timeouts {
         connect: Duration::from_secs(5),
@@ -87,8 +91,15 @@ fn repository(host: &str) -> Repository {
 
 fn insecure() -> RegistryAccess {
     RegistryAccess {
-        insecure: true,
+        transport: plain_http(),
         ..RegistryAccess::default()
+    }
+}
+
+fn plain_http() -> TransportSettings {
+    TransportSettings {
+        insecure: true,
+        ..TransportSettings::default()
     }
 }
 
@@ -96,8 +107,7 @@ fn insecure() -> RegistryAccess {
 fn with_auths(auths: &str) -> RegistryAccess {
     RegistryAccess {
         keyring: Keyring::from_docker_config(format!(r#"{{"auths":{auths}}}"#).as_bytes()).unwrap(),
-        insecure: true,
-        ..RegistryAccess::default()
+        transport: plain_http(),
     }
 }
 

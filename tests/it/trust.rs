@@ -8,6 +8,7 @@ use policy_operator::domain::bundle::{BundleFacts, Limits};
 use policy_operator::domain::digest::Digest;
 use policy_operator::domain::reference::{ImageReference, Repository, Tag};
 use policy_operator::domain::revision::ImageRevision;
+use policy_operator::domain::source::ImageSource;
 use policy_operator::domain::trust::{Authority, PublicKey, TrustPolicy, Verification, Verified};
 use policy_operator::pipeline::in_memory_registry::InMemoryRegistry;
 use policy_operator::pipeline::ports::Registry as _;
@@ -115,7 +116,9 @@ async fn verdict(
         to: InMemoryRegistry::default(),
     };
     mirror.all(&revision.digest).await;
-    verify(&mirror.to, &revision, policy, &RegistryAccess::default()).await
+    let image = revision.to_string().parse().unwrap();
+    let source = ImageSource::new(&image, None, RegistryAccess::default()).unwrap();
+    verify(&mirror.to, &source, &revision, policy).await
 }
 
 #[rstest]

@@ -113,7 +113,7 @@ mod tests {
     #[test]
     fn the_token_scope_is_to_pull_this_repository() {
         assert_eq!(
-            endpoint("acme/policy", false).token_scope(),
+            endpoint("acme/policy", false).token_scope(Action::Pull),
             "repository:acme/policy:pull"
         );
     }

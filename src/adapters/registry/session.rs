@@ -17,9 +17,9 @@ use crate::domain::reference::Repository;
 use crate::pipeline::ports::RegistryError;
 
 const ANONYMOUS: &str = "an anonymous request";
-const PULL_SECRET: &str = "the credentials of the pull secret";
+const GIVEN: &str = "the given credentials";
 const WITHHELD: &str =
-    "an anonymous request (the token server is on another site, so it was not sent the credentials of the pull secret)";
+    "an anonymous request (the token server is on another site, so it was not sent the given credentials)";
 
 /// A repository and how it is asked.
 pub(super) struct Session<'a> {
@@ -175,11 +175,11 @@ impl<'a> Session<'a> {
         credentials: Option<&Credentials>,
     ) -> Result<(Option<Authorization>, &'static str), RegistryError> {
         if let Some(Credentials::RegistryToken(token)) = credentials {
-            return Ok((Authorization::bearer(token, token::FIXED_LIFETIME), PULL_SECRET));
+            return Ok((Authorization::bearer(token, token::FIXED_LIFETIME), GIVEN));
         }
         let (realm, service) = match (challenge, credentials) {
             (Challenge::Basic, Some(Credentials::Basic { username, password })) => {
-                return Ok((Authorization::basic(username, password), PULL_SECRET));
+                return Ok((Authorization::basic(username, password), GIVEN));
             }
             (Challenge::Basic, _) => return Ok((None, self.label())),
             (Challenge::Bearer { realm, service }, _) => (realm, service.as_deref()),
@@ -190,18 +190,14 @@ impl<'a> Session<'a> {
         let label = match (credentials, sent) {
             (None, _) => ANONYMOUS,
             (Some(_), None) => WITHHELD,
-            (Some(_), Some(_)) => PULL_SECRET,
+            (Some(_), Some(_)) => GIVEN,
         };
         let authorization = token::request(&self.sender, &self.endpoint, self.action, &realm, service, sent).await?;
         Ok((authorization, label))
     }
 
     fn label(&self) -> &'static str {
-        if self.candidates.is_empty() {
-            ANONYMOUS
-        } else {
-            PULL_SECRET
-        }
+        if self.candidates.is_empty() { ANONYMOUS } else { GIVEN }
     }
 
     fn unauthorized(&self, credentials: &'static str) -> RegistryError {

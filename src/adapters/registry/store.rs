@@ -1,6 +1,6 @@
 //! Blobs on disk, least recently used first out.
 //!
-//! `blobs/<scope>/<digest>` holds what was hashed, `tmp/` what is being downloaded. The scope in the path keeps one
+//! `blobs/<access key>/<digest>` holds what was hashed, `tmp/` what is being downloaded. The access key in the path keeps one
 //! tenant's private bytes from being served to another who merely knows their digest. The directory belongs to one
 //! process at a time. A blob that is evicted while it is being read stays readable, one that is opened afterwards is
 //! gone, and its reader hears "not found".
@@ -179,12 +179,12 @@ impl Index {
 /// Every file below, with the time it was written.
 fn scan(blobs: &Path) -> io::Result<Vec<(SystemTime, PathBuf, u64)>> {
     let mut found = Vec::new();
-    for scope in fs::read_dir(blobs)? {
-        let scope = scope?;
-        if !scope.file_type()?.is_dir() {
+    for directory in fs::read_dir(blobs)? {
+        let directory = directory?;
+        if !directory.file_type()?.is_dir() {
             continue;
         }
-        for blob in fs::read_dir(scope.path())? {
+        for blob in fs::read_dir(directory.path())? {
             let (path, metadata) = blob.and_then(|blob| Ok((blob.path(), blob.metadata()?)))?;
             if metadata.is_file() {
                 found.push((metadata.modified()?, path, metadata.len()));

@@ -8,7 +8,7 @@ use crate::domain::digest::Digest;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BundleError {
     /// The store could not be read.
-    #[error("the stored bundle cannot be read: {cause}; check '--cache-dir' and its disk")]
+    #[error("the stored bundle cannot be read: {cause}")]
     Read {
         /// What the operating system said.
         cause: String,

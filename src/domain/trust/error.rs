@@ -3,6 +3,7 @@
 use super::evidence::Fault;
 use super::{MAX_AUTHORITIES, MAX_KEYS, MAX_NAME_BYTES};
 use crate::domain::digest::Digest;
+use crate::domain::revision::ImageRevision;
 
 /// Most names that a message repeats.
 const SHOWN_NAMES: usize = 4;
@@ -17,7 +18,7 @@ pub enum TrustPolicyError {
         found: usize,
     },
     /// No match asked for, which would demand nothing, or more than can be.
-    #[error("{asked} matches asked for of {authorities} authorities; 'minimumMatches' is 1 to their number")]
+    #[error("{asked} matches asked for of {authorities} authorities; it takes 1 to their number")]
     MinimumMatches {
         /// What was asked for.
         asked: usize,
@@ -61,23 +62,23 @@ pub enum TrustPolicyError {
 pub enum TrustError {
     /// There is no evidence at all.
     #[error(
-        "'{subject}' carries no signature; sign it with 'cosign sign --key' and a key of {}",
-        list(authorities)
+        "image {} of '{}' carries no signature",
+        subject.digest.short(), subject.repository
     )]
     Unsigned {
-        /// The image and its digest.
-        subject: String,
+        /// The image.
+        subject: Box<ImageRevision>,
         /// The authorities that could sign.
         authorities: Vec<String>,
     },
     /// There are signatures, and too few authorities made them.
     #[error(
-        "'{subject}' carries {found} signature{}, by {} of the {needed} authorities needed ({}); missing: {}; {}sign it with 'cosign sign --key', or correct the keys in 'spec.verify'",
-        if *found == 1 { "" } else { "s" }, matched.len(), list(matched), list(missing), reasons(faults)
+        "image {} of '{}' carries {found} signature{}, by {} of the {needed} authorities needed ({}); missing: {}{}",
+        subject.digest.short(), subject.repository, if *found == 1 { "" } else { "s" }, matched.len(), list(matched), list(missing), reasons(faults)
     )]
     Mismatch {
-        /// The image and its digest.
-        subject: String,
+        /// The image.
+        subject: Box<ImageRevision>,
         /// How many pieces of evidence there are.
         found: usize,
         /// How many authorities have to match.
@@ -92,7 +93,8 @@ pub enum TrustError {
 }
 
 /// `'a', 'b' and 2 more`.
-fn list(names: &[String]) -> String {
+#[must_use]
+pub fn list(names: &[String]) -> String {
     if names.is_empty() {
         return "none".to_owned();
     }
@@ -103,11 +105,11 @@ fn list(names: &[String]) -> String {
     }
 }
 
-/// `not counted are those: unreadable, for another digest; `.
+/// `; not counted: unreadable, for another digest`.
 fn reasons(faults: &[Fault]) -> String {
     if faults.is_empty() {
         return String::new();
     }
     let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
-    format!("not counted: {}; ", faults.join(", "))
+    format!("; not counted: {}", faults.join(", "))
 }

@@ -66,7 +66,7 @@ pub enum Fault {
     #[error("for another digest")]
     OtherDigest,
     /// Readable and for this digest, but no key of the policy made it.
-    #[error("not by a key of 'spec.verify'")]
+    #[error("not by a key of the trust policy")]
     OtherKey,
 }
 

@@ -134,13 +134,13 @@ pub enum StepError {
     #[error(transparent)]
     Deliver(#[from] DeliverError),
     /// The deadline passed.
-    #[error("the run did not end within {}s; if the registry is slow, raise 'spec.timeout'", .0.as_secs())]
+    #[error("the run did not end within {} s", .0.as_secs())]
     DeadlineExceeded(Duration),
     /// Another replica may lead by now, so nothing more is written.
     #[error("this replica does not lead any more")]
     LeadershipLost,
     /// A fault of this program.
-    #[error("the operator failed in a way that it should not have; please report it with the operator's log")]
+    #[error("the operator failed in a way that it should not have")]
     Panic,
 }
 
@@ -154,7 +154,8 @@ impl StepError {
         else {
             return false;
         };
-        *subject == revision.to_string()
+        let Revision::Image(image) = revision;
+        (&subject.repository, &subject.digest) == (&image.repository, &image.digest)
     }
 }
 

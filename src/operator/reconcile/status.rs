@@ -14,8 +14,9 @@ use crate::operator::api::spec::PolicyImage;
 use crate::operator::api::status::{
     BundleStatus, ConfigMapStatus, DeliveryStatus, PolicyImageStatus, SourceStatus, VerificationStatus,
 };
+use crate::operator::hints::explain;
 use crate::pipeline::acquire::BundleSummary;
-use crate::pipeline::reason::{Classify, Disposition, Reason, chain};
+use crate::pipeline::reason::{Classify, Disposition, Reason};
 
 /// Most characters of a condition's message; an event's note holds 1024 bytes.
 const MESSAGE_LIMIT: usize = 900;
@@ -116,7 +117,7 @@ fn succeeded(conditions: &mut Conditions<'_>, status: &mut PolicyImageStatus, su
 
 fn failed(conditions: &mut Conditions<'_>, status: &PolicyImageStatus, failure: &Failure) {
     let reason = failure.error.reason();
-    let error = chain(&failure.error);
+    let error = explain(&failure.error);
     let taken = matches!(reason, Reason::NotOwned | Reason::Immutable);
     // Who else writes to the ConfigMap decides what it holds.
     let serving = if taken || failure.lost {

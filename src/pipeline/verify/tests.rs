@@ -85,10 +85,13 @@ impl Case {
             .put_tag(repository, Tag::cosign_signatures(&self.revision.digest), digest);
     }
 
-    async fn verify_by(&self, policy: &TrustPolicy) -> Result<Verified<ImageRevision>, VerifyError> {
+    fn source(&self) -> ImageSource {
         let image = self.revision.to_string().parse().unwrap();
-        let source = ImageSource::new(&image, None, RegistryAccess::default()).unwrap();
-        verify(&self.registry, &source, &self.revision, policy).await
+        ImageSource::new(&image, None, RegistryAccess::default()).unwrap()
+    }
+
+    async fn verify_by(&self, policy: &TrustPolicy) -> Result<Verified<ImageRevision>, VerifyError> {
+        verify(&self.registry, &self.source(), &self.revision, policy).await
     }
 
     async fn verify(&self) -> Result<Verified<ImageRevision>, VerifyError> {
@@ -249,13 +252,8 @@ async fn many_and_large_pieces_are_cut_off() {
     let layers: Vec<Value> = (0..10).map(|index| large(MAX_BUNDLE_BYTES - index)).collect();
     case.refer(&case.revision.digest, &[large(MAX_BUNDLE_BYTES + 1)]);
     case.refer(&case.revision.digest, &layers);
-    let found = gather(
-        &case.registry,
-        Stage::Bundles,
-        &case.revision,
-        &RegistryAccess::default(),
-    )
-    .await
-    .unwrap();
+    let found = gather(&case.registry, Stage::Bundles, &case.source(), &case.revision)
+        .await
+        .unwrap();
     assert_eq!((found.evidence.len(), case.registry.calls(Method::Blob)), (9, 8));
 }

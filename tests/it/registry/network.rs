@@ -20,7 +20,10 @@ async fn secure(authority: &Authority, script: impl Fn(&Asked) -> Answer + Send 
 
 fn trusting(authority: &Authority) -> RegistryAccess {
     RegistryAccess {
-        authorities_pem: Some(authority.certificate()),
+        transport: TransportSettings {
+            authorities_pem: Some(authority.certificate()),
+            ..TransportSettings::default()
+        },
         ..RegistryAccess::default()
     }
 }
@@ -92,7 +95,10 @@ async fn a_certificate_must_be_for_this_host_and_this_day(#[case] name: &str, #[
         .await
         .unwrap();
     let access = RegistryAccess {
-        authorities_pem: Some(certified.certificate.clone()),
+        transport: TransportSettings {
+            authorities_pem: Some(certified.certificate.clone()),
+            ..TransportSettings::default()
+        },
         ..RegistryAccess::default()
     };
     match ask(&setup(), &server.host(), &access).await {
@@ -108,13 +114,11 @@ async fn a_registry_may_ask_for_a_client_certificate() {
     let transport = Transport::MutualTls(&certified, &authority);
     let server = Scripted::start(transport, |_| manifest_answer(b"{}")).await.unwrap();
     let client = authority.client("acme", "acme").unwrap();
-    let with_certificate = RegistryAccess {
-        client_certificate: Some(ClientCertificate {
-            chain_pem: client.certificate,
-            key_pem: Secret::new(client.key),
-        }),
-        ..trusting(&authority)
-    };
+    let mut with_certificate = trusting(&authority);
+    with_certificate.transport.client_certificate = Some(ClientCertificate {
+        chain_pem: client.certificate,
+        key_pem: Secret::new(client.key),
+    });
     let setup = setup();
     ask(&setup, &server.host(), &with_certificate).await.unwrap();
     let error = ask(&setup, &server.host(), &trusting(&authority)).await.unwrap_err();
@@ -128,16 +132,19 @@ async fn a_registry_may_ask_for_a_client_certificate() {
 #[tokio::test]
 async fn unusable_certificates_are_named(#[case] authorities: Option<&str>, #[case] client: Option<&str>) {
     let access = RegistryAccess {
-        authorities_pem: authorities.map(str::to_owned),
-        client_certificate: client.map(|text| ClientCertificate {
-            chain_pem: text.to_owned(),
-            key_pem: Secret::new(CANARY),
-        }),
+        transport: TransportSettings {
+            authorities_pem: authorities.map(str::to_owned),
+            client_certificate: client.map(|text| ClientCertificate {
+                chain_pem: text.to_owned(),
+                key_pem: Secret::new(CANARY),
+            }),
+            insecure: false,
+        },
         ..RegistryAccess::default()
     };
     let error = ask(&setup(), "127.0.0.1:1", &access).await.unwrap_err();
     assert!(
-        matches!(error, RegistryError::TlsSettings { .. }) && !error.to_string().contains(CANARY),
+        matches!(error, RegistryError::TransportSettings { .. }) && !error.to_string().contains(CANARY),
         "{error}"
     );
 }
@@ -152,8 +159,8 @@ async fn unusable_certificates_are_named(#[case] authorities: Option<&str>, #[ca
 async fn refused_addresses_are_refused_before_a_connection(#[case] host: &str) {
     let server = plain(|_| manifest_answer(b"{}")).await;
     let host = host.replace("PORT", &server.port().to_string());
-    let network = EgressPolicy::new(&[], false, false, vec!["10.96.0.1:443".parse().unwrap()]).unwrap();
-    let error = ask(&setup_with(network), &host, &insecure()).await.unwrap_err();
+    let egress = EgressPolicy::new(false, false, vec!["10.96.0.1:443".parse().unwrap()]);
+    let error = ask(&setup_with(egress), &host, &insecure()).await.unwrap_err();
     assert!(matches!(error, RegistryError::AddressRefused { .. }), "{error}");
     let constant = "leads to an address that the operator does not connect to; \
                     see '--allow-loopback' and '--deny-private-addresses'";
@@ -164,7 +171,10 @@ async fn refused_addresses_are_refused_before_a_connection(#[case] host: &str) {
 #[tokio::test]
 async fn registries_that_are_not_allowed_are_not_asked() {
     let server = plain(|_| manifest_answer(b"{}")).await;
-    let only = |pattern: &str| setup_with(EgressPolicy::new(&[pattern.to_owned()], false, true, Vec::new()).unwrap());
+    let only = |pattern: &str| {
+        let allowed = AllowedHosts::parse(&[pattern.to_owned()]).unwrap();
+        setup_allowing(EgressPolicy::new(false, true, Vec::new()), allowed)
+    };
     let error = ask(&only("ghcr.io"), &server.host(), &insecure()).await.unwrap_err();
     assert!(matches!(error, RegistryError::NotAllowed { .. }), "{error}");
     assert_eq!(server.asked(), []);

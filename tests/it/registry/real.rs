@@ -65,8 +65,10 @@ async fn distribution_with_tls_a_password_and_client_certificates_does_too() {
     };
     let registry = Distribution::start(options).await.unwrap();
     let access = RegistryAccess {
-        authorities_pem: Some(authority.certificate()),
-        insecure: false,
+        transport: TransportSettings {
+            authorities_pem: Some(authority.certificate()),
+            ..TransportSettings::default()
+        },
         ..with_password(registry.host())
     };
     ask_everything(registry.endpoint(), &access).await;

@@ -5,7 +5,7 @@ use crate::domain::access::RegistryAccess;
 use crate::domain::reference::ImageReference;
 use std::io::{Read as _, Write as _};
 
-fn scope(image: &str) -> AccessKey {
+fn access_key(image: &str) -> AccessKey {
     let reference: ImageReference = image.parse().unwrap();
     RegistryAccess::default().key(reference.repository())
 }
@@ -14,36 +14,36 @@ fn put(store: &BlobStore, access_key: &AccessKey, bytes: &[u8]) -> StoredBlob {
     let mut file = store.begin().unwrap();
     file.write_all(bytes).unwrap();
     store
-        .finish(file, scope, &Digest::of(bytes), bytes.len() as u64)
+        .finish(file, access_key, &Digest::of(bytes), bytes.len() as u64)
         .unwrap()
 }
 
 fn has(store: &BlobStore, access_key: &AccessKey, bytes: &[u8]) -> bool {
-    store.get(scope, &Digest::of(bytes), bytes.len() as u64).is_some()
+    store.get(access_key, &Digest::of(bytes), bytes.len() as u64).is_some()
 }
 
 #[test]
 fn gives_back_what_was_put_in_to_the_same_scope_only() {
     let directory = tempfile::tempdir().unwrap();
     let store = BlobStore::open(directory.path(), 100).unwrap();
-    let blob = put(&store, &scope("ghcr.io/acme/a"), b"policy");
+    let blob = put(&store, &access_key("ghcr.io/acme/a"), b"policy");
     let mut text = String::new();
     blob.open().unwrap().read_to_string(&mut text).unwrap();
     assert_eq!((text.as_str(), blob.size()), ("policy", 6));
-    assert!(has(&store, &scope("ghcr.io/acme/a"), b"policy"));
-    assert!(!has(&store, &scope("ghcr.io/acme/b"), b"policy"));
+    assert!(has(&store, &access_key("ghcr.io/acme/a"), b"policy"));
+    assert!(!has(&store, &access_key("ghcr.io/acme/b"), b"policy"));
 }
 
 #[test]
 fn evicts_what_was_not_used_for_longest() {
     let directory = tempfile::tempdir().unwrap();
     let store = BlobStore::open(directory.path(), 10).unwrap();
-    let scope = scope("ghcr.io/acme/a");
-    put(&store, &scope, b"1111");
-    put(&store, &scope, b"2222");
-    assert!(has(&store, &scope, b"1111"));
-    put(&store, &scope, b"3333");
-    let left = [b"1111", b"2222", b"3333"].map(|bytes| has(&store, &scope, bytes));
+    let access_key = access_key("ghcr.io/acme/a");
+    put(&store, &access_key, b"1111");
+    put(&store, &access_key, b"2222");
+    assert!(has(&store, &access_key, b"1111"));
+    put(&store, &access_key, b"3333");
+    let left = [b"1111", b"2222", b"3333"].map(|bytes| has(&store, &access_key, bytes));
     assert_eq!(left, [true, false, true]);
 }
 
@@ -51,44 +51,48 @@ fn evicts_what_was_not_used_for_longest() {
 fn keeps_one_blob_larger_than_all_of_it_until_the_next() {
     let directory = tempfile::tempdir().unwrap();
     let store = BlobStore::open(directory.path(), 3).unwrap();
-    let scope = scope("ghcr.io/acme/a");
-    put(&store, &scope, b"1111");
-    assert!(has(&store, &scope, b"1111"));
-    put(&store, &scope, b"22");
-    assert!(!has(&store, &scope, b"1111") && has(&store, &scope, b"22"));
+    let access_key = access_key("ghcr.io/acme/a");
+    put(&store, &access_key, b"1111");
+    assert!(has(&store, &access_key, b"1111"));
+    put(&store, &access_key, b"22");
+    assert!(!has(&store, &access_key, b"1111") && has(&store, &access_key, b"22"));
 }
 
 #[test]
 fn a_blob_that_changed_its_size_is_fetched_again() {
     let directory = tempfile::tempdir().unwrap();
     let store = BlobStore::open(directory.path(), 100).unwrap();
-    let scope = scope("ghcr.io/acme/a");
-    let blob = put(&store, &scope, b"policy");
+    let access_key = access_key("ghcr.io/acme/a");
+    let blob = put(&store, &access_key, b"policy");
     fs::write(&blob.path, b"poli").unwrap();
-    assert!(!has(&store, &scope, b"policy"));
+    assert!(!has(&store, &access_key, b"policy"));
 }
 
 #[test]
 fn a_new_run_finds_blobs_and_clears_unfinished_ones() {
     let directory = tempfile::tempdir().unwrap();
-    let scope = scope("ghcr.io/acme/a");
-    put(&BlobStore::open(directory.path(), 100).unwrap(), &scope, b"policy");
+    let access_key = access_key("ghcr.io/acme/a");
+    put(&BlobStore::open(directory.path(), 100).unwrap(), &access_key, b"policy");
     fs::write(directory.path().join("tmp/left-over"), b"half").unwrap();
     let store = BlobStore::open(directory.path(), 100).unwrap();
-    assert!(has(&store, &scope, b"policy"));
+    assert!(has(&store, &access_key, b"policy"));
     assert_eq!(fs::read_dir(directory.path().join("tmp")).unwrap().count(), 0);
-    assert!(!has(&BlobStore::open(directory.path(), 5).unwrap(), &scope, b"other"));
+    assert!(!has(
+        &BlobStore::open(directory.path(), 5).unwrap(),
+        &access_key,
+        b"other"
+    ));
 }
 
 #[test]
 fn a_smaller_capacity_is_kept_to_from_the_start() {
     let directory = tempfile::tempdir().unwrap();
-    let scope = scope("ghcr.io/acme/a");
+    let access_key = access_key("ghcr.io/acme/a");
     let store = BlobStore::open(directory.path(), 100).unwrap();
-    put(&store, &scope, b"1111");
-    put(&store, &scope, b"2222");
+    put(&store, &access_key, b"1111");
+    put(&store, &access_key, b"2222");
     drop(store);
     let store = BlobStore::open(directory.path(), 4).unwrap();
-    let left = [b"1111", b"2222"].map(|bytes| has(&store, &scope, bytes));
+    let left = [b"1111", b"2222"].map(|bytes| has(&store, &access_key, bytes));
     assert_eq!(left.iter().filter(|left| **left).count(), 1);
 }

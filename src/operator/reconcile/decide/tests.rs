@@ -50,13 +50,13 @@ impl Case {
             resource_version: "7".into(),
             content: Some(bundle),
             labels: labels(&plan.target),
-            annotations: annotations(&plan.target, &revision, &bundle),
+            annotations: annotations(&plan.target, &Revision::Image(revision), &bundle),
             removal: None,
             immutable: false,
         };
         Self {
             plan,
-            verified,
+            verified: verified.into(),
             generation: Some(3),
             status: Some(status.unwrap()),
             observed: Observed::Ours(existing),
@@ -118,7 +118,10 @@ fn each_single_difference_is_delivered() {
         }),
         ("was not verified", |case| case.status().verification = None),
         ("is not verified any more", |case| {
-            case.verified = TrustPolicy::NotConfigured.decide(&revision(b"image"), &[]).unwrap();
+            case.verified = TrustPolicy::NotConfigured
+                .decide(&revision(b"image"), &[])
+                .unwrap()
+                .into();
         }),
         ("no delivery", |case| case.status().delivery = None),
         ("name", |case| case.plan.target.name = "other".into()),

@@ -8,6 +8,7 @@ use crate::domain::bundle::Limits;
 use crate::domain::bundle::testing::{Bytes, Tar};
 use crate::domain::digest::Digest;
 use crate::domain::reference::ImageReference;
+use crate::domain::revision::ImageRevision;
 use crate::domain::trust::TrustPolicy;
 use crate::operator::api::spec::PolicyImage;
 use crate::operator::reconcile::dereference::References;
@@ -22,17 +23,17 @@ fn verified(bytes: Vec<u8>) -> (Revision, Verified<Bundle>) {
         "layers": [{ "mediaType": BUNDLE_LAYER, "digest": Digest::of(&bytes), "size": bytes.len() }],
     })
     .to_string();
-    let revision = Revision {
+    let revision = ImageRevision {
         repository: image.repository().clone(),
         digest: Digest::of(manifest.as_bytes()),
         tag: image.tag().cloned(),
     };
-    let proved = TrustPolicy::NotConfigured.decide(&revision, &[]).unwrap();
-    let Opened::Image(manifest) = proved.open(OCI_MANIFEST, manifest.as_bytes()).unwrap() else {
+    let verified = TrustPolicy::NotConfigured.decide(&revision, &[]).unwrap();
+    let Opened::Image(manifest) = verified.open(OCI_MANIFEST, manifest.as_bytes()).unwrap() else {
         unreachable!()
     };
     (
-        revision,
+        Revision::Image(revision),
         manifest.bundle(Arc::new(Bytes(bytes)), &Limits::default()).unwrap(),
     )
 }
@@ -72,7 +73,7 @@ fn the_config_map_holds_the_bytes_and_says_where_they_are_from() {
     );
     let (digest, source) = (
         Digest::of(&bytes).to_string(),
-        format!("registry.example/acme/authz@{}", revision.digest),
+        format!("registry.example/acme/authz@{}", revision.digest()),
     );
     let expected = text(&[
         ("note", "hello"),

@@ -7,7 +7,7 @@ use super::*;
 use crate::domain::bundle::BundleFacts;
 use crate::domain::digest::Digest;
 use crate::domain::reference::ImageReference;
-use crate::domain::revision::Revision;
+use crate::domain::revision::{ImageRevision, Revision};
 use crate::operator::reconcile::deliver::DeliverError;
 use crate::operator::reconcile::observe::ObserveError;
 use crate::operator::reconcile::validate::ValidateError;
@@ -35,15 +35,18 @@ fn success(content: &str, verification: Verification) -> Outcome {
         files: vec!["app/policy.rego".into()],
     };
     Outcome::Success(Box::new(Success {
-        revision: Revision {
+        revision: Revision::Image(ImageRevision {
             repository: image.repository().clone(),
             digest: Digest::of(format!("manifest of {content}").as_bytes()),
             tag: image.tag().cloned(),
-        },
+        }),
         semver_tag: None,
         verification,
         target: ("authz-bundle".into(), "bundle.tar.gz".into()),
-        bundle: Some((Arc::new(facts), Arc::default())),
+        bundle: Some(BundleSummary {
+            facts: Arc::new(facts),
+            annotations: Arc::default(),
+        }),
     }))
 }
 

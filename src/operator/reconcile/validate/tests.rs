@@ -52,10 +52,9 @@ fn every_field_finds_its_place_in_the_plan() {
     let (mut object, mut references) = good();
     references.keys.insert("release".into(), pem(&pair));
     let image: ImageReference = "registry.acme.example:5000/policies/authz".parse().unwrap();
-    let expected = Plan {
-        source: Source::new(&image, Some("1.x")).unwrap(),
-        access: RegistryAccess {
-            keyring: Keyring::from_docker_config(PULL_SECRET.as_bytes()).unwrap(),
+    let access = RegistryAccess {
+        keyring: Keyring::from_docker_config(PULL_SECRET.as_bytes()).unwrap(),
+        transport: TransportSettings {
             authorities_pem: Some("ca".into()),
             client_certificate: Some(ClientCertificate {
                 chain_pem: "chain".into(),
@@ -63,6 +62,9 @@ fn every_field_finds_its_place_in_the_plan() {
             }),
             insecure: false,
         },
+    };
+    let expected = Plan {
+        source: Source::Image(ImageSource::new(&image, Some("1.x"), access).unwrap()),
         trust: TrustPolicy::signed_by(vec![authority("release", &[&pair])], 1).unwrap(),
         target: Target {
             namespace: "acme".into(),
@@ -100,9 +102,10 @@ fn what_is_absent_has_defaults() {
         (plan.interval, timeout(&object.spec)),
         (Duration::from_mins(5), Ok(DEFAULT_TIMEOUT))
     );
+    let Source::Image(source) = &plan.source;
     assert_eq!(
-        (plan.access, plan.trust),
-        (RegistryAccess::default(), TrustPolicy::NotConfigured)
+        (source.access(), plan.trust),
+        (&RegistryAccess::default(), TrustPolicy::NotConfigured)
     );
 }
 
@@ -121,7 +124,7 @@ const FAULTS: &[(Break, &str)] = &[
     ),
     (
         |object, _| object.spec.semver = Some("newest".into()),
-        "spec.semver: semver 'newest' is not a version range",
+        "spec.semver: 'newest' is not a version range",
     ),
     (
         |object, _| object.spec.image = "a/b:1".into(),
