@@ -5,8 +5,9 @@
 
 pub mod access;
 pub mod artifact;
-mod bounded;
+pub(crate) mod bounded;
 pub mod bundle;
+pub mod cancellation;
 pub mod digest;
 pub mod glob;
 pub mod reference;
