@@ -4,6 +4,7 @@
 //! trait in [`ports`], in the words of [`crate::domain`].
 
 pub mod acquire;
+pub mod blocking;
 mod classify;
 #[cfg(any(test, feature = "testing"))]
 pub mod in_memory_registry;
@@ -23,6 +24,7 @@ use crate::domain::revision::{ImageRevision, Revision};
 use crate::domain::source::{Selection, Source};
 use crate::domain::trust::{TrustPolicy, Verified};
 use acquire::{AcquireError, Acquired};
+use blocking::BlockingWork;
 use ports::Ports;
 use resolve::ResolveError;
 use single_flight::{CacheName, CacheObserver, CachedResult, SingleFlight};
@@ -30,8 +32,8 @@ use verify::VerifyError;
 
 /// Most answers that are kept of each kind.
 const CAPACITY: u64 = 10_000;
-/// Most bytes of file lists that are kept, about.
-const FACTS_CAPACITY_BYTES: u64 = 16 << 20;
+/// Most bytes of memory that kept bundles take, about; their content is elsewhere.
+const BUNDLES_CAPACITY_BYTES: u64 = 16 << 20;
 
 /// Resolve, verify and acquire, each done once for all objects that ask the same thing.
 ///
@@ -41,25 +43,24 @@ const FACTS_CAPACITY_BYTES: u64 = 16 << 20;
 pub struct Pipeline<P> {
     ports: P,
     limits: Limits,
+    blocking: BlockingWork,
     resolutions: SingleFlight<(AccessKey, Selection), ImageRevision, ResolveError>,
     verifications: SingleFlight<(AccessKey, Digest, Option<Digest>), Verified<ImageRevision>, VerifyError>,
-    bundles: SingleFlight<(AccessKey, Digest, Option<Digest>), Acquired, AcquireError>,
+    bundles: SingleFlight<(AccessKey, Digest, Option<Digest>, u64), Acquired, AcquireError>,
 }
 
 impl<P: Ports> Pipeline<P> {
     /// A pipeline that asks `ports`, reads bundles within `limits` and tells `observer` how much work it saves.
     #[must_use]
     pub fn new(ports: P, limits: Limits, observer: &Arc<dyn CacheObserver>) -> Self {
-        let weigh = |acquired: &Acquired| {
-            let files = &acquired.bundle.value().facts().files;
-            u32::try_from(files.iter().map(|file| file.len() + 32).sum::<usize>() + 512).unwrap_or(u32::MAX)
-        };
+        let weigh = |acquired: &Acquired| u32::try_from(acquired.memory_bytes()).unwrap_or(u32::MAX);
         Self {
             ports,
             limits,
+            blocking: BlockingWork::default(),
             resolutions: SingleFlight::new(CAPACITY).observed(CacheName::Resolution, Arc::clone(observer)),
             verifications: SingleFlight::new(CAPACITY).observed(CacheName::Verification, Arc::clone(observer)),
-            bundles: SingleFlight::weighed(FACTS_CAPACITY_BYTES, weigh)
+            bundles: SingleFlight::weighed(BUNDLES_CAPACITY_BYTES, weigh)
                 .observed(CacheName::Bundle, Arc::clone(observer)),
         }
     }
@@ -88,23 +89,29 @@ impl<P: Ports> Pipeline<P> {
         let (Source::Image(source), Revision::Image(image)) = (source, revision);
         let access_key = source.access().key(&image.repository);
         let key = (access_key, image.digest, policy.digest().copied());
-        let work = verify::verify(self.ports.registry(), source, image, policy);
+        let work = verify::verify(self.ports.registry(), source, image, policy, &self.blocking);
         let verified = self
             .verifications
             .get_or_retry(key, single_flight::recent(), |_| true, work);
         Ok(verified.await?.into())
     }
 
-    /// The bundle that a verified revision names.
+    /// The bundle that a verified revision names, if it has at most `largest` bytes: the most that can be delivered.
     ///
     /// # Errors
     /// [`AcquireError`].
-    pub async fn acquire(&self, source: &Source, revision: &Verified<Revision>) -> Result<Acquired, Arc<AcquireError>> {
+    pub async fn acquire(
+        &self,
+        source: &Source,
+        revision: &Verified<Revision>,
+        largest: u64,
+    ) -> Result<Acquired, Arc<AcquireError>> {
         let (Source::Image(source), image) = (source, revision.image());
         let access_key = source.access().key(&image.value().repository);
         let trust_digest = image.verification().trust_digest().copied();
-        let key = (access_key, image.value().digest, trust_digest);
-        let work = acquire::acquire(self.ports.registry(), source, &image, self.limits);
+        let key = (access_key, image.value().digest, trust_digest, largest);
+        let registry = self.ports.registry();
+        let work = acquire::acquire(registry, source, &image, self.limits, largest, &self.blocking);
         // The bytes may have made room for others on disk meanwhile.
         let usable = |acquired: &Acquired| acquired.bundle.value().is_available();
         self.bundles

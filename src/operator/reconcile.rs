@@ -100,7 +100,7 @@ pub async fn apply<P: Ports>(
         Work::Nothing => (observed.into_existing(), None),
         Work::Deliver => {
             let acquired = pipeline
-                .acquire(&plan.source, verified)
+                .acquire(&plan.source, verified, deliver::MAX_CONFIG_MAP_BYTES)
                 .await
                 .map_err(|error| failed(error.into()))?;
             let previous_config_maps = state.previous_config_maps(status);

@@ -117,7 +117,11 @@ async fn bounded<P: Ports>(
         let verified_plan = resolve_and_verify(plan, pipeline, Instant::now()).await?;
         let failed = |error: StepError| Failure::after(verified_plan.verified.verification(), error);
         let acquired = pipeline
-            .acquire(&verified_plan.plan.source, &verified_plan.verified)
+            .acquire(
+                &verified_plan.plan.source,
+                &verified_plan.verified,
+                deliver::MAX_CONFIG_MAP_BYTES,
+            )
             .await;
         let acquired = acquired.map_err(|error| failed(error.into()))?;
         let config_map = deliver::config_map(&verified_plan.plan.target, &verified_plan.revision, &acquired.bundle);

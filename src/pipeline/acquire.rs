@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::blocking::{BlockingWork, Interrupted};
 use super::ports::{ManifestName, RawManifest, Registry, RegistryError};
 use super::reason::{Classify, Disposition, Reason};
 use crate::domain::access::RegistryAccess;
@@ -24,6 +25,13 @@ pub struct Acquired {
 }
 
 impl Acquired {
+    /// About how many bytes it takes in memory.
+    pub(super) fn memory_bytes(&self) -> usize {
+        let annotations = self.annotations.iter();
+        let annotations = annotations.map(|(name, value)| name.len() + value.len() + 2 * size_of::<String>());
+        size_of::<Self>() + self.bundle.value().facts().memory_bytes() + annotations.sum::<usize>()
+    }
+
     /// What there is to report about it.
     #[must_use]
     pub fn summary(&self) -> BundleSummary {
@@ -52,12 +60,20 @@ pub enum AcquireError {
     /// The manifest is not that of a policy image.
     #[error(transparent)]
     OpenManifest(ManifestError),
+    /// Too large for everything that it would be delivered to, or to be read at all. Nothing of it was fetched.
+    #[error("the bundle has {size} bytes, and at most {limit} can be delivered")]
+    LimitSize {
+        /// The bundle's size, as its manifest says.
+        size: u64,
+        /// What could be delivered.
+        limit: u64,
+    },
     /// The layer is not a bundle that may be delivered.
     #[error(transparent)]
     ReadBundle(BundleError),
     /// The thread that read the bundle did not come back.
     #[error("reading the bundle was interrupted")]
-    Interrupted,
+    Interrupted(#[from] Interrupted),
 }
 
 impl Classify for AcquireError {
@@ -66,7 +82,8 @@ impl Classify for AcquireError {
             Self::Fetch(error) => error.reason(),
             Self::OpenManifest(error) => error.reason(),
             Self::ReadBundle(error) => error.reason(),
-            Self::Interrupted => Reason::Internal,
+            Self::LimitSize { .. } => Reason::TooLarge,
+            Self::Interrupted(_) => Reason::Internal,
         }
     }
 
@@ -75,12 +92,14 @@ impl Classify for AcquireError {
             Self::Fetch(error) => error.disposition(),
             Self::OpenManifest(error) => error.disposition(),
             Self::ReadBundle(error) => error.disposition(),
-            Self::Interrupted => Disposition::Retry,
+            Self::LimitSize { .. } => Disposition::Stalled,
+            Self::Interrupted(_) => Disposition::Retry,
         }
     }
 }
 
-/// Fetches the manifest (through an index, if there is one) and the bundle, and reads the bundle within `limits`.
+/// Fetches the manifest (through an index, if there is one) and the bundle, and reads the bundle within `limits`. A bundle
+/// of more than `largest` bytes, which nothing could take, is not asked for.
 ///
 /// # Errors
 /// [`AcquireError`].
@@ -89,38 +108,45 @@ pub(super) async fn acquire<R: Registry>(
     source: &ImageSource,
     revision: &Verified<ImageRevision>,
     limits: Limits,
+    largest: u64,
+    blocking: &BlockingWork,
 ) -> Result<Acquired, AcquireError> {
     let (repository, access) = (&revision.value().repository, source.access());
+    let manifest = open(registry, repository, access, revision).await?;
+    let PolicyManifest { bundle, annotations } = manifest.value().clone();
+    let limit = largest.min(limits.compressed_bytes);
+    if bundle.size > limit {
+        let size = bundle.size;
+        return Err(AcquireError::LimitSize { size, limit });
+    }
+    let content = registry.blob(repository, &bundle, access).await;
+    let content = content.map_err(AcquireError::Fetch)?;
+    // Inflating megabytes would hold up every other object on this thread.
+    let read = blocking.run(move |token| manifest.bundle(content, &limits, token));
+    Ok(Acquired {
+        bundle: read.await?.map_err(AcquireError::ReadBundle)?,
+        annotations: Arc::new(annotations),
+    })
+}
+
+/// The manifest, without its bytes, which nobody needs while the bundle is on its way.
+async fn open<R: Registry>(
+    registry: &R,
+    repository: &Repository,
+    access: &RegistryAccess,
+    revision: &Verified<ImageRevision>,
+) -> Result<Verified<PolicyManifest>, AcquireError> {
     let raw = fetch(registry, repository, revision.value().digest, access).await?;
-    let manifest = match revision
-        .open(&raw.media_type, &raw.bytes)
-        .map_err(AcquireError::OpenManifest)?
-    {
-        Opened::Image(manifest) => manifest,
+    let opened = revision.open(&raw.media_type, &raw.bytes);
+    match opened.map_err(AcquireError::OpenManifest)? {
+        Opened::Image(manifest) => Ok(manifest),
         Opened::Index(child) => {
             let raw = fetch(registry, repository, child.value().descriptor().digest, access).await?;
             child
                 .open(&raw.media_type, &raw.bytes)
-                .map_err(AcquireError::OpenManifest)?
+                .map_err(AcquireError::OpenManifest)
         }
-    };
-    let PolicyManifest {
-        bundle: layer,
-        annotations,
-    } = manifest.value().clone();
-    let content = registry
-        .blob(repository, &layer, access)
-        .await
-        .map_err(AcquireError::Fetch)?;
-    // Inflating megabytes would hold up every other object on this thread.
-    let bundle = tokio::task::spawn_blocking(move || manifest.bundle(content, &limits))
-        .await
-        .map_err(|_| AcquireError::Interrupted)?
-        .map_err(AcquireError::ReadBundle)?;
-    Ok(Acquired {
-        bundle,
-        annotations: Arc::new(annotations),
-    })
+    }
 }
 
 async fn fetch<R: Registry>(
@@ -134,3 +160,6 @@ async fn fetch<R: Registry>(
         .await
         .map_err(AcquireError::Fetch)
 }
+
+#[cfg(test)]
+mod tests;
