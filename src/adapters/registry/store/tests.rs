@@ -91,7 +91,8 @@ fn a_download_that_fails_or_is_dropped_gives_its_room_back() {
         put(&store, &key, b"0123456789");
     }
     assert!(has(&store, &key, b"0123456789"));
-    assert_eq!((store.index().bytes, store.index().reserved), (10, 0));
+    let index = store.index();
+    assert_eq!((index.bytes, index.reserved), (10, 0));
 }
 
 #[test]
