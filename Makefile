@@ -33,7 +33,11 @@ fmt: ## Format the code
 lint: ## Check format, lints, documentation and the direction of the layers
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
-	cargo check --lib --no-default-features
+	cargo check --quiet --lib --no-default-features
+	cargo check --quiet --lib --no-default-features --features testing
+	cargo check --quiet --lib --no-default-features --features adapters
+	cargo check --quiet --lib --no-default-features --features runtime
+	cargo check --quiet --lib --no-default-features --features operator
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --lib
 
 generate: ## Write the generated files: the CRD

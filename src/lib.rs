@@ -1,6 +1,6 @@
 //! policy-operator runs Open Policy Agent policies on Kubernetes.
 //!
-//! > A `PolicyImage` becomes a *verified* bundle where OPA reads it: fetched once, proved by digest and signature,
+//! > A `PolicyImage` becomes a *verified* bundle where OPA reads it: fetched once, verified by digest and signature,
 //! > delivered byte for byte.
 //!
 //! This page is the architecture. The kind's reference is `docs/policyimage.md`.
@@ -8,7 +8,7 @@
 //! # Layers
 //!
 //! ```text
-//! bin  →  operator  →  adapters  →  pipeline  →  domain
+//! bin  →  operator  →  runtime  →  adapters  →  pipeline  →  domain
 //! ```
 //!
 //! | layer | is | must not |
@@ -17,15 +17,21 @@
 //! | [`pipeline`] | the use cases (resolve, verify, acquire), shared between objects, and the ports they need | know HTTP, Kubernetes, files |
 #![cfg_attr(
     feature = "adapters",
-    doc = "| [`adapters`] | one outside system each: today OCI registries | decide anything; know each other |"
+    doc = "| [`adapters`] | one outside system each: today OCI registries. [`adapters::network`] is below them: the address guard, TLS, redirects, retries | decide anything; know each other |"
+)]
+#![cfg_attr(
+    feature = "runtime",
+    doc = "| [`runtime`] | what every program is made of: logs, listening, health, process metrics, signals, arguments, the set-up of adapters | know Kubernetes, or a program |"
 )]
 #![cfg_attr(
     feature = "operator",
     doc = "| [`operator`] | Kubernetes: the API, the controller, `render`, leader election, metrics | be known to any other layer |"
 )]
 //!
-//! Imports point one way. The compiler holds it (`cargo check --lib --no-default-features` builds domain and pipeline
-//! without a single dependency of the others), and so does `tests/it/layers.rs`.
+//! Imports point one way. The compiler holds it: each layer is a feature, a dependency belongs to the lowest layer that
+//! names it, and `make lint` checks each feature alone. `tests/it/layers.rs` holds the rest: imports between layers and
+//! between the files of one folder, which form no circle, and messages. Below `runtime` a message states a fact; what to
+//! do about it, in the fields and flags of one program, is a hint that the program adds (`operator::hints`).
 //!
 //! # One run
 //!
@@ -59,7 +65,8 @@
 //! * Nothing is touched that is not ours, and nothing of ours is left behind: ownership is an owner reference by UID,
 //!   and garbage collection needs no finalizer.
 //! * No idle writes, and no idle questions: status and ConfigMaps change when content does.
-//! * Nothing of one tenant reaches another: whatever is kept is kept under the [`domain::access::AccessKey`] that earned it.
+//! * Nothing of one tenant reaches another: whatever is kept is kept under the [`domain::access::AccessKey`] that earned
+//!   it.
 //! * Secrets are read by name, never listed or watched, and no message, event, metric or log holds one.
 //!
 //! # Cost

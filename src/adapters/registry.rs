@@ -16,6 +16,7 @@
 //!
 //! The process must have installed a rustls crypto provider.
 
+mod action;
 mod blobs;
 mod body;
 mod challenge;

@@ -4,7 +4,6 @@ use std::fmt;
 
 use super::digest::Digest;
 use super::reference::{Repository, Tag};
-use super::trust::Verified;
 
 /// The one content that this run is about, by the kind of its source.
 ///
@@ -50,21 +49,5 @@ pub struct ImageRevision {
 impl fmt::Display for ImageRevision {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{}@{}", self.repository, self.digest)
-    }
-}
-
-impl From<Verified<ImageRevision>> for Verified<Revision> {
-    fn from(verified: Verified<ImageRevision>) -> Self {
-        verified.bind(Revision::Image(verified.value().clone()))
-    }
-}
-
-impl Verified<Revision> {
-    /// The image that was verified.
-    #[must_use]
-    pub fn image(&self) -> Verified<ImageRevision> {
-        match self.value() {
-            Revision::Image(image) => self.bind(image.clone()),
-        }
     }
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::access::fingerprint;
 use super::cancellation::CancellationToken;
 use super::digest::Digest;
-use super::revision::ImageRevision;
+use super::revision::{ImageRevision, Revision};
 pub use error::{TrustError, TrustPolicyError, list};
 pub use evidence::{Evidence, Fault, MAX_BUNDLE_BYTES, MAX_PAYLOAD_BYTES, SIGN_PREDICATE};
 pub use key::{MAX_KEYS, MAX_PEM_BYTES, PublicKey, PublicKeyError};
@@ -76,6 +76,22 @@ impl<T> Verified<T> {
         Verified {
             value,
             verification: Arc::clone(&self.verification),
+        }
+    }
+}
+
+impl From<Verified<ImageRevision>> for Verified<Revision> {
+    fn from(verified: Verified<ImageRevision>) -> Self {
+        verified.bind(Revision::Image(verified.value().clone()))
+    }
+}
+
+impl Verified<Revision> {
+    /// The image that was verified.
+    #[must_use]
+    pub fn image(&self) -> Verified<ImageRevision> {
+        match self.value() {
+            Revision::Image(image) => self.bind(image.clone()),
         }
     }
 }

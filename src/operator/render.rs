@@ -10,7 +10,6 @@ use kube::ResourceExt as _;
 use serde_json::Value;
 
 use super::api::spec::PolicyImage;
-use super::hints::explain;
 use super::reconcile::outcome::{Failure, Outcome, StepError, Success};
 use super::reconcile::validate::{self, OperatorOptions};
 use super::reconcile::{deliver, plan, resolve_and_verify, status};
@@ -88,7 +87,7 @@ pub async fn render<P: Ports>(
             Ok((success, config_map)) => (Outcome::Success(Box::new(success)), Some(config_map)),
             Err(failure) => {
                 let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
-                let (reason, error) = (failure.error.reason(), explain(&failure.error));
+                let (reason, error) = (failure.error.reason(), failure.error.explain());
                 writeln!(problems, "PolicyImage '{namespace}/{name}': {reason}: {error}")?;
                 verdict = verdict.max(Verdict::of(reason, failure.error.disposition()));
                 (Outcome::Failure(failure), None)

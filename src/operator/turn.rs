@@ -11,7 +11,6 @@ use kube::runtime::controller::Action;
 
 use super::api::spec::PolicyImage;
 use super::context::{ConfigMaps, Context, watched};
-use super::hints::explain;
 use super::kube_error::describe;
 use super::metrics::{self, Run};
 use super::reconcile::hold;
@@ -222,7 +221,7 @@ fn log(namespace: &str, name: &str, outcome: &Outcome) {
             }
         }
         Outcome::Failure(failure) => {
-            let (reason, error) = (failure.error.reason().as_str(), explain(&failure.error));
+            let (reason, error) = (failure.error.reason().as_str(), failure.error.explain());
             tracing::warn!(namespace, name, reason, error, "not reconciled");
         }
     }

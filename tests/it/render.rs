@@ -15,6 +15,7 @@ use policy_operator_harness::image::{Bundle, PolicyImage, Pushed};
 use policy_operator_harness::operator::{Operator, OperatorOptions};
 use policy_operator_harness::registry::{InProcess, InProcessOptions};
 use policy_operator_harness::run_directory::RunDirectory;
+use policy_operator_harness::tls::Authority;
 use policy_operator_harness::tools::repository_root;
 use policy_operator_harness::{object, opa, ports};
 use rstest::rstest;
@@ -34,8 +35,13 @@ struct Run {
 }
 
 async fn run(directory: &Path, arguments: &[&str], input: &str) -> Run {
+    run_with(directory, arguments, input, &[]).await
+}
+
+async fn run_with(directory: &Path, arguments: &[&str], input: &str, environment: &[(&str, &Path)]) -> Run {
     let mut command = Command::new(BINARY);
     command.current_dir(directory).args(arguments).env_clear();
+    command.envs(environment.iter().copied());
     command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -334,6 +340,53 @@ async fn what_is_wrong_in_a_secret_is_not_repeated(#[case] content: Value) {
 }
 
 /// The only address on loopback that is left in `text`.
+#[tokio::test]
+async fn a_system_without_certificate_authorities_is_named_as_the_fault_and_not_the_object() {
+    let stage = Stage::open().await;
+    let path = |name: &str, text: String| stage.directory.write(name, text).expect("written");
+    let empty = path("empty.pem", String::new());
+    let over_tls = policy_image(&json!({ "image": "127.0.0.1:1/acme/authz:1.0.0" }));
+    let plain = stage.manifest("REGISTRY/acme/authz:1.0.0", None);
+    let authority = Authority::new().expect("authority").certificate();
+    let own_authority = policy_image(&json!({
+        "image": "127.0.0.1:1/acme/authz:1.0.0", "timeout": "20s",
+        "tls": { "caRef": { "configMapRef": { "name": "ca", "key": "ca.crt" } } },
+    }));
+    let map = json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "ca" }, "data": { "ca.crt": authority },
+    });
+    for (name, documents, code, expected) in [
+        (
+            "plain",
+            vec![plain],
+            0,
+            "this system has no certificate authorities: only",
+        ),
+        (
+            "tls",
+            vec![over_tls],
+            3,
+            "SystemCertificatesMissing: this system has no certificate authorities",
+        ),
+        (
+            "own",
+            vec![own_authority, map],
+            3,
+            "RegistryUnavailable: registry '127.0.0.1:1' cannot be reached",
+        ),
+    ] {
+        let manifest = path(&format!("{name}.yaml"), yaml(&documents));
+        let manifest = manifest.to_str().expect("text");
+        let arguments = ["render", "--log-level", "warn", "--allow-loopback", "--file", manifest];
+        let environment = [("SSL_CERT_FILE", empty.as_path())];
+        let rendered = run_with(stage.directory.path(), &arguments, "", &environment).await;
+        assert_eq!(rendered.code, Some(code), "{name}: {rendered:?}");
+        assert!(rendered.problems.contains(expected), "{name}: {}", rendered.problems);
+        let warnings = rendered.problems.matches("only registries with an authority").count();
+        assert_eq!(warnings, 1, "{name}: {}", rendered.problems);
+    }
+}
+
 fn address_in(text: &str) -> String {
     let start = text.find("127.0.0.1:").expect("an address");
     text[start..]

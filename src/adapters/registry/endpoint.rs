@@ -2,7 +2,7 @@
 
 use reqwest::Url;
 
-use super::token::Action;
+use super::action::Action;
 use crate::domain::digest::Digest;
 use crate::domain::reference::Repository;
 use crate::pipeline::ports::{ManifestName, RegistryError};

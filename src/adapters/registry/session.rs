@@ -3,12 +3,13 @@
 use reqwest::header::HeaderMap;
 use reqwest::{Method, Response, StatusCode, Url};
 
+use super::action::Action;
 use super::challenge::Challenge;
 use super::endpoint::Endpoint;
 use super::observer::RequestKind;
 use super::realm::Realm;
 use super::sender::{HttpSender, RegistryRequest};
-use super::token::{self, Action, Authorization, Authorizations};
+use super::token::{self, Authorization, Authorizations};
 use super::{Inner, body};
 use crate::adapters::network::redirect::same_origin;
 use crate::adapters::network::retry;

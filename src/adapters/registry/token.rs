@@ -8,6 +8,7 @@ use moka::future::Cache;
 use reqwest::header::HeaderValue;
 use reqwest::{Method, StatusCode};
 
+use super::action::Action;
 use super::body;
 use super::endpoint::Endpoint;
 use super::observer::RequestKind;
@@ -57,22 +58,6 @@ impl Authorization {
     /// A token that is sent as it is.
     pub(super) fn bearer(token: &Secret, lifetime: Duration) -> Option<Self> {
         Self::new("Bearer", token.expose(), lifetime)
-    }
-}
-
-/// What a request does with a repository. A token is asked for, and kept, for one action only, so that a token that may
-/// push is never sent with a pull.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Action {
-    Pull,
-}
-
-impl Action {
-    /// The action in a token's scope. Source: distribution documentation, "Token Scope Documentation".
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Pull => "pull",
-        }
     }
 }
 

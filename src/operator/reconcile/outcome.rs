@@ -10,8 +10,9 @@ use super::validate::{Plan, ValidateError};
 use crate::domain::revision::Revision;
 use crate::domain::source::{Selection, Source};
 use crate::domain::trust::{TrustError, Verification, Verified};
+use crate::operator::hints;
 use crate::pipeline::acquire::{AcquireError, BundleSummary};
-use crate::pipeline::reason::{Classify, Disposition, Reason};
+use crate::pipeline::reason::{Classify, Disposition, Reason, chain};
 use crate::pipeline::resolve::ResolveError;
 use crate::pipeline::verify::VerifyError;
 
@@ -145,6 +146,29 @@ pub enum StepError {
 }
 
 impl StepError {
+    /// What is so and, where there is something, what to do about it, on one line: `fact; hint`.
+    #[must_use]
+    pub fn explain(&self) -> String {
+        match self.hint() {
+            Some(hint) => format!("{}; {hint}", chain(self)),
+            None => chain(self),
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Resolve(error) => hints::of_resolve(error),
+            Self::Verify(error) => hints::of_verify(error),
+            Self::Acquire(error) => hints::of_acquire(error),
+            Self::DeadlineExceeded(_) => Some("if the registry is slow, raise 'spec.timeout'".to_owned()),
+            Self::Panic => Some("please report it with the operator's log".to_owned()),
+            // These are the operator's own, and name their fields themselves.
+            Self::Dereference(_) | Self::Validate(_) | Self::Observe(_) | Self::Deliver(_) | Self::LeadershipLost => {
+                None
+            }
+        }
+    }
+
     /// Whether it says that this very revision is not trusted.
     #[must_use]
     pub fn refuses(&self, revision: &Revision) -> bool {
@@ -185,5 +209,38 @@ impl Classify for StepError {
             Self::Deliver(error) => error.disposition(),
             Self::DeadlineExceeded(_) | Self::LeadershipLost | Self::Panic => Disposition::Retry,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::ports::RegistryError;
+    use insta::assert_snapshot;
+
+    fn shown(error: RegistryError) -> String {
+        StepError::from(Arc::new(ResolveError::AskRegistry(error))).explain()
+    }
+
+    #[test]
+    fn a_message_is_the_fact_and_then_what_to_do() {
+        let error = RegistryError::NotFound {
+            host: "registry.example".to_owned(),
+            what: "acme/policy:1.0".to_owned(),
+        };
+        assert_snapshot!(
+            shown(error),
+            @"'acme/policy:1.0' does not exist in registry 'registry.example'; check the name, push it, or check that the credentials may see it"
+        );
+    }
+
+    #[test]
+    fn a_fact_that_nobody_here_can_change_stands_alone() {
+        let error = RegistryError::Unavailable {
+            host: "registry.example".to_owned(),
+            what: "acme/policy:1.0".to_owned(),
+            status: 503,
+        };
+        assert_snapshot!(shown(error), @"registry 'registry.example' answered 503 for 'acme/policy:1.0'");
     }
 }

@@ -14,7 +14,6 @@ use crate::operator::api::spec::PolicyImage;
 use crate::operator::api::status::{
     BundleStatus, ConfigMapStatus, DeliveryStatus, PolicyImageStatus, SourceStatus, VerificationStatus,
 };
-use crate::operator::hints::explain;
 use crate::pipeline::acquire::BundleSummary;
 use crate::pipeline::reason::{Classify, Disposition, Reason};
 
@@ -117,7 +116,7 @@ fn succeeded(conditions: &mut Conditions<'_>, status: &mut PolicyImageStatus, su
 
 fn failed(conditions: &mut Conditions<'_>, status: &PolicyImageStatus, failure: &Failure) {
     let reason = failure.error.reason();
-    let error = explain(&failure.error);
+    let error = failure.error.explain();
     let taken = matches!(reason, Reason::NotOwned | Reason::Immutable);
     // Who else writes to the ConfigMap decides what it holds.
     let serving = if taken || failure.lost {

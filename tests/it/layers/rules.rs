@@ -2,7 +2,7 @@
 
 use rstest::rstest;
 
-use super::{MAX_LINES, MAX_RECONCILE_LINES, complaints, unlisted};
+use super::{MAX_LINES, MAX_RECONCILE_LINES, complaints, cycles, unchecked_features, unlisted};
 
 #[rstest]
 #[case::downwards(
@@ -15,6 +15,10 @@ use super::{MAX_LINES, MAX_RECONCILE_LINES, complaints, unlisted};
     "use super::Endpoint; use crate::adapters::registry::Blob;"
 )]
 #[case::adapters_listed("adapters.rs", "pub mod registry;\npub use self::registry::Client;")]
+#[case::the_shared_adapter("adapters/registry/token.rs", "use crate::adapters::network::egress::EgressPolicy;")]
+#[case::pem_is_no_flag("domain/trust/key.rs", "const A: &str = \"expected '-----BEGIN PUBLIC KEY-----'\";")]
+#[case::a_field_in_a_comment("domain/a.rs", "/// `spec.image` of a PolicyImage, and '--flag'.\nstruct A;")]
+#[case::a_field_in_a_program("operator/hints.rs", "const A: &str = \"set 'spec.verify'\";")]
 #[case::a_program("bin/policy-operator.rs", "use policy_operator::operator::run;")]
 #[case::in_a_comment(
     "domain/digest.rs",
@@ -78,6 +82,16 @@ fn what_is_right_passes(#[case] path: &str, #[case] text: &str) {
     "use super::super::registry::Client;",
     "crate::adapters::registry::Client is another adapter"
 )]
+#[case::an_adapter_from_the_shared_one(
+    "adapters/network/egress.rs",
+    "use crate::adapters::registry::Client;",
+    "crate::adapters::registry::Client is another adapter"
+)]
+#[case::a_program_from_the_runtime(
+    "runtime/health.rs",
+    "use crate::operator::metrics::Metrics;",
+    "crate::operator::metrics::Metrics is not below"
+)]
 #[case::no_layer(
     "domain/digest.rs",
     "use crate::helpers::Thing;",
@@ -103,6 +117,7 @@ fn a_wrong_import_is_named(#[case] path: &str, #[case] text: &str, #[case] expec
 #[case("pipeline/a.rs", "use std::fs;", "std::fs")]
 #[case("pipeline/a.rs", "use tokio::{fs, sync};", "tokio::fs")]
 #[case("adapters/a.rs", "use kube::Client;", "kube")]
+#[case("runtime/a.rs", "use kube::Client;", "kube")]
 #[case("cli/a.rs", "use kube::Client;", "kube")]
 #[case("sidecar/a.rs", "use k8s_openapi::api;", "k8s_openapi")]
 fn a_forbidden_name_is_named(#[case] path: &str, #[case] text: &str, #[case] name: &str) {
@@ -113,6 +128,67 @@ fn a_forbidden_name_is_named(#[case] path: &str, #[case] text: &str, #[case] nam
             .any(|complaint| complaint.contains(&format!("names {name}, which"))),
         "{found:?}"
     );
+}
+
+#[rstest]
+#[case::a_field("domain/a.rs", "const A: &str = \"set 'spec.verify'\";")]
+#[case::a_flag("pipeline/a.rs", "#[error(\"see '--cache-dir'\")]\nstruct A;")]
+#[case::a_secret("adapters/registry/a.rs", "const A: &str = \"the pull secret\";")]
+fn a_message_of_a_shared_layer_names_no_field_or_flag(#[case] path: &str, #[case] text: &str) {
+    let found = complaints(path, text);
+    assert!(
+        found.iter().any(|complaint| complaint.contains("only a program")),
+        "{found:?}"
+    );
+}
+
+fn circles(files: &[(&str, &str)]) -> Vec<String> {
+    let owned = |(path, text): &(&str, &str)| ((*path).to_owned(), (*text).to_owned());
+    cycles(&files.iter().map(owned).collect::<Vec<_>>())
+}
+
+#[test]
+fn a_circle_of_imports_is_told_once() {
+    let two = [
+        ("operator/a.rs", "use super::b::B;"),
+        ("operator/b.rs", "use crate::operator::a::A;"),
+    ];
+    assert_eq!(circles(&two), ["operator::a -> operator::b -> operator::a"]);
+    let three = [
+        ("operator/run/a.rs", "use super::b::B;"),
+        ("operator/run/b.rs", "use super::c::C;"),
+        ("operator/run/c.rs", "use super::a::A;"),
+    ];
+    let expected = "operator::run::a -> operator::run::b -> operator::run::c -> operator::run::a";
+    assert_eq!(circles(&three), [expected]);
+    let through_a_folder = [
+        ("operator/a.rs", "pub mod inner;"),
+        ("operator/a/inner.rs", "use crate::operator::b::B;"),
+        ("operator/b.rs", "use super::a::A;"),
+    ];
+    assert_eq!(
+        circles(&through_a_folder),
+        ["operator::a -> operator::b -> operator::a"]
+    );
+}
+
+#[test]
+fn what_leads_only_down_is_no_circle() {
+    let files = [
+        ("operator/a.rs", "use super::b::B;\nuse self::inner::I;\npub mod inner;"),
+        ("operator/a/inner.rs", "use super::A;\nuse crate::operator::b::B;"),
+        ("operator/b.rs", "use super::c::C;\nfn a() { b() }"),
+        ("operator/c.rs", "use crate::domain::digest::Digest;"),
+    ];
+    assert_eq!(circles(&files), Vec::<String>::new());
+}
+
+#[test]
+fn a_feature_that_is_not_checked_alone_is_found() {
+    let manifest = "[features]\ndefault = [\"b\"]\n# words = none\na = [\n  \"dep:x\",\n]\nb = [\"a\"]\n\n[dependencies]\nx = \"1\"\n";
+    let all = "\tcargo check --quiet --lib --no-default-features\n\tcargo check --quiet --lib --no-default-features --features a\n";
+    assert_eq!(unchecked_features(manifest, all), ["b"]);
+    assert_eq!(unchecked_features(manifest, ""), ["a", "b", "no feature"]);
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Reads Rust just well enough to know which paths a file names.
 
-use super::{FORBIDDEN, LAYERS, MAX_LINES, MAX_RECONCILE_LINES};
+use std::collections::BTreeSet;
+
+use super::{FORBIDDEN, HINTS, LAYERS, MAX_LINES, MAX_RECONCILE_LINES, SHARED_ADAPTER, STATES_FACTS};
 
 /// One file: where it is, and what it says outside its tests, comments and literals.
 pub(super) struct Source {
@@ -11,6 +13,8 @@ pub(super) struct Source {
     /// Every path named, with `use` trees taken apart and `crate`, `super` and `self` resolved (then starting with
     /// `crate`), and every other word.
     paths: Vec<Vec<String>>,
+    /// Every text between quotes.
+    literals: Vec<String>,
 }
 
 impl Source {
@@ -23,13 +27,14 @@ impl Source {
         };
         let is_test = module.last().is_some_and(|last| last == "tests") || module.contains(&"tests".to_owned());
         let code = if is_test { String::new() } else { code };
-        let tokens = tokens(&code);
+        let (tokens, literals) = tokens(&code);
         let paths = paths(&tokens).into_iter().map(|path| resolve(&module, path)).collect();
         Self {
             path: path.to_owned(),
             module,
             code,
             paths,
+            literals,
         }
     }
 
@@ -55,7 +60,8 @@ impl Source {
             let complaint = match target {
                 None => Some("is in no layer"),
                 Some((layer, _)) if layer == own && own == "adapters" => {
-                    let other = path.get(2).is_some_and(|adapter| self.module.get(1) != Some(adapter));
+                    let is_other = |adapter: &String| self.module.get(1) != Some(adapter) && adapter != SHARED_ADAPTER;
+                    let other = path.get(2).is_some_and(is_other);
                     (other && self.module.len() > 1).then_some("is another adapter")
                 }
                 Some((layer, _)) if layer == own => None,
@@ -87,6 +93,47 @@ impl Source {
             .collect()
     }
 
+    /// Messages that name a field or a flag of a program, in layers that programs share.
+    pub(super) fn hints(&self) -> Vec<String> {
+        if !self.layer().is_some_and(|(own, _)| STATES_FACTS.contains(&own)) {
+            return Vec::new();
+        }
+        let is_hint = |literal: &&String| HINTS.iter().any(|hint| contains_hint(literal, hint));
+        let found = self.literals.iter().filter(is_hint);
+        found
+            .map(|literal| format!("says {literal}, which only a program can say"))
+            .collect()
+    }
+
+    /// The module that the file is: `a/b.rs` is `a::b`.
+    pub(super) fn name(&self) -> String {
+        self.module.join("::")
+    }
+
+    /// Imports from one file or folder to another beside it, as pairs of module names with the folder they share. An
+    /// import of something inside a folder counts as one of the folder.
+    pub(super) fn sibling_imports(&self, modules: &BTreeSet<String>) -> Vec<(String, String)> {
+        let mut found = Vec::new();
+        for path in self.paths.iter().filter(|path| path.len() > 1 && path[0] == "crate") {
+            let target = path.get(1..).unwrap_or_default();
+            let common = self
+                .module
+                .iter()
+                .zip(target)
+                .take_while(|(own, other)| own == other)
+                .count();
+            // Layers are held by a rule of their own; a file may name its own children and its own items.
+            if common == 0 || common >= self.module.len() || common >= target.len() {
+                continue;
+            }
+            let (from, to) = (self.module[..=common].join("::"), target[..=common].join("::"));
+            if modules.contains(&to) {
+                found.push((from, to));
+            }
+        }
+        found
+    }
+
     pub(super) fn too_long(&self) -> Option<String> {
         let lines = self.code.lines().count();
         if self.path == "operator/reconcile.rs" {
@@ -98,9 +145,17 @@ impl Source {
     }
 }
 
-/// Words, `::` and single characters; comments and literals left out.
-fn tokens(code: &str) -> Vec<String> {
-    let mut tokens = Vec::new();
+/// Whether a message names what `hint` stands for. `'--` begins a flag only before a letter: PEM has it too.
+fn contains_hint(literal: &str, hint: &str) -> bool {
+    literal.match_indices(hint).any(|(at, _)| {
+        let next = literal[at + hint.len()..].chars().next();
+        hint != "'--" || next.is_some_and(char::is_alphabetic)
+    })
+}
+
+/// Words, `::` and single characters, and apart from them the literals; comments are left out.
+fn tokens(code: &str) -> (Vec<String>, Vec<String>) {
+    let (mut tokens, mut literals) = (Vec::new(), Vec::new());
     let mut rest = code;
     while let Some(first) = rest.chars().next() {
         let is_word = |character: char| character.is_alphanumeric() || character == '_';
@@ -109,6 +164,7 @@ fn tokens(code: &str) -> Vec<String> {
         } else if rest.starts_with("/*") {
             rest.find("*/").map_or(rest.len(), |end| end + 2)
         } else if let Some(length) = literal(rest) {
+            literals.push(rest[..length].to_owned());
             length
         } else if rest.starts_with("::") {
             tokens.push("::".to_owned());
@@ -125,7 +181,7 @@ fn tokens(code: &str) -> Vec<String> {
         };
         rest = &rest[length..];
     }
-    tokens
+    (tokens, literals)
 }
 
 /// The length of the string or character literal that `text` starts with.

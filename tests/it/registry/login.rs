@@ -203,7 +203,7 @@ async fn where_no_credentials_are_accepted_there_is_no_anonymous_attempt_with_a_
     let error = ask(&setup(), &server, &two_candidates(&server.host()))
         .await
         .unwrap_err();
-    let expected = "the credentials of the pull secret";
+    let expected = "the given credentials";
     assert!(
         matches!(error, RegistryError::Unauthorized { credentials, .. } if credentials == expected),
         "{error}"
