@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, ServiceAccount};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 
@@ -13,8 +14,8 @@ use super::reconcile::dereference::{ObjectReader, ReadError};
 use crate::pipeline::single_flight::{self, SingleFlight};
 
 /// How many objects of each kind are kept, and for how long, so that a thousand objects that name one Secret and are
-/// looked at together read it once.
-const CAPACITY: u64 = 256;
+/// looked at together read it once. Each may have 1 MiB.
+const CAPACITY: u64 = 32;
 const KEPT_FOR: Duration = Duration::from_secs(5);
 
 type Found<K> = SingleFlight<(String, String), Option<Arc<K>>, ReadError>;
@@ -51,10 +52,12 @@ impl ClusterObjects {
     {
         let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
         let work = async {
-            api.get_opt(name)
-                .await
-                .map(|object| object.map(Arc::new))
-                .map_err(|error| read_error(&error))
+            let found = api.get_opt(name).await.map_err(|error| read_error(&error))?;
+            Ok(found.map(|mut object| {
+                // Nobody asks for it, and it may be larger than the values.
+                *object.meta_mut() = ObjectMeta::default();
+                Arc::new(object)
+            }))
         };
         let key = (namespace.to_owned(), name.to_owned());
         let answer = found.get_since(key, single_flight::recent(), work).await;

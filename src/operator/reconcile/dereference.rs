@@ -16,6 +16,10 @@ use crate::pipeline::reason::{Classify, Disposition, Reason};
 /// Most bytes that are read from one key.
 pub const MAX_VALUE_BYTES: usize = 1 << 20;
 
+/// Most bytes of all values that one object refers to, those of its ServiceAccount included. Each run holds them all, so
+/// that fifty values of the largest size would be fifty times as much.
+pub const MAX_REFERENCE_BYTES: usize = 2 << 20;
+
 /// Most pull secrets of one object, those of its ServiceAccount included: an API server does not count the latter.
 pub const MAX_PULL_SECRETS: usize = 32;
 
@@ -116,6 +120,11 @@ pub enum DereferenceError {
         /// The key.
         key: String,
     },
+    /// Over [`MAX_REFERENCE_BYTES`].
+    #[error(
+        "the pull secrets, certificates and keys that the spec names have more than 2 MiB together; name fewer, or shorter ones"
+    )]
+    LimitBytes,
     /// It could not be read.
     #[error("{kind} '{name}' cannot be read: {source}")]
     Read {
@@ -132,7 +141,9 @@ impl Classify for DereferenceError {
     fn reason(&self) -> Reason {
         match self {
             Self::FindObject { .. } | Self::FindKey { .. } => Reason::ReferenceNotFound,
-            Self::Name { .. } | Self::CountPullSecrets { .. } | Self::ReadText { .. } => Reason::ReferenceInvalid,
+            Self::Name { .. } | Self::CountPullSecrets { .. } | Self::ReadText { .. } | Self::LimitBytes => {
+                Reason::ReferenceInvalid
+            }
             Self::Read { .. } => Reason::KubernetesApiFailed,
         }
     }
@@ -140,7 +151,9 @@ impl Classify for DereferenceError {
     fn disposition(&self) -> Disposition {
         match self {
             Self::FindObject { .. } | Self::FindKey { .. } => Disposition::WaitFor(ABSENT_RETRY),
-            Self::Name { .. } | Self::CountPullSecrets { .. } | Self::ReadText { .. } => Disposition::Stalled,
+            Self::Name { .. } | Self::CountPullSecrets { .. } | Self::ReadText { .. } | Self::LimitBytes => {
+                Disposition::Stalled
+            }
             Self::Read { source, .. } if source.forbidden => Disposition::Stalled,
             Self::Read { .. } => Disposition::Retry,
         }
@@ -156,7 +169,11 @@ pub async fn dereference<O: ObjectReader>(
     namespace: &str,
     spec: &PolicyImageSpec,
 ) -> Result<References, DereferenceError> {
-    let reader = Reader { objects, namespace };
+    let mut reader = Reader {
+        objects,
+        namespace,
+        bytes_left: MAX_REFERENCE_BYTES,
+    };
     let mut references = References {
         pull_secrets: reader.pull_secrets(spec).await?,
         ..References::default()
@@ -176,8 +193,9 @@ pub async fn dereference<O: ObjectReader>(
             let field = "spec.tls.certSecretRef";
             let name = &certificate.name;
             let secret = reader.secret(name, field).await?;
-            let chain = secret_text(&secret, name, "tls.crt", field)?;
-            references.client_certificate = Some((chain, secret_text(&secret, name, "tls.key", field)?));
+            let chain = reader.secret_text(&secret, name, "tls.crt", field)?;
+            let key = reader.secret_text(&secret, name, "tls.key", field)?;
+            references.client_certificate = Some((chain, key));
         }
     }
     for authority in spec.verify.iter().flat_map(|verify| &verify.authorities) {
@@ -203,10 +221,12 @@ pub async fn dereference<O: ObjectReader>(
 struct Reader<'a, O> {
     objects: &'a O,
     namespace: &'a str,
+    /// What is left of [`MAX_REFERENCE_BYTES`].
+    bytes_left: usize,
 }
 
 impl<O: ObjectReader> Reader<'_, O> {
-    async fn pull_secrets(&self, spec: &PolicyImageSpec) -> Result<Vec<(String, Vec<u8>)>, DereferenceError> {
+    async fn pull_secrets(&mut self, spec: &PolicyImageSpec) -> Result<Vec<(String, Vec<u8>)>, DereferenceError> {
         let mut named: Vec<(String, &'static str)> = spec
             .image_pull_secrets
             .iter()
@@ -232,6 +252,7 @@ impl<O: ObjectReader> Reader<'_, O> {
         for (name, field) in named {
             let secret = self.secret(&name, field).await?;
             let value = secret_value(&secret, &name, ".dockerconfigjson", field)?;
+            self.spend(value.len())?;
             values.push((name, value.to_vec()));
         }
         Ok(values)
@@ -243,14 +264,14 @@ impl<O: ObjectReader> Reader<'_, O> {
     }
 
     async fn either(
-        &self,
+        &mut self,
         secret: Option<&KeyReference>,
         config_map: Option<&KeyReference>,
         field: &'static str,
     ) -> Result<Option<String>, DereferenceError> {
         if let Some(KeyReference { name, key }) = secret {
             let secret = self.secret(name, field).await?;
-            return secret_text(&secret, name, key, field).map(Some);
+            return self.secret_text(&secret, name, key, field).map(Some);
         }
         let Some(KeyReference { name, key }) = config_map else {
             return Ok(None);
@@ -265,7 +286,26 @@ impl<O: ObjectReader> Reader<'_, O> {
             field,
         };
         let value = found.data.as_ref().and_then(|data| data.get(key)).ok_or_else(missing)?;
+        self.spend(value.len())?;
         text(kind, name, key, value.as_bytes()).map(Some)
+    }
+
+    fn secret_text(
+        &mut self,
+        secret: &Secret,
+        name: &str,
+        key: &str,
+        field: &'static str,
+    ) -> Result<String, DereferenceError> {
+        let value = secret_value(secret, name, key, field)?;
+        self.spend(value.len())?;
+        text("Secret", name, key, value)
+    }
+
+    fn spend(&mut self, bytes: usize) -> Result<(), DereferenceError> {
+        let left = self.bytes_left.checked_sub(bytes);
+        self.bytes_left = left.ok_or(DereferenceError::LimitBytes)?;
+        Ok(())
     }
 }
 
@@ -324,10 +364,6 @@ fn secret_value<'a>(
         key: key.to_owned(),
         field,
     })
-}
-
-fn secret_text(secret: &Secret, name: &str, key: &str, field: &'static str) -> Result<String, DereferenceError> {
-    text("Secret", name, key, secret_value(secret, name, key, field)?)
 }
 
 fn text(kind: &'static str, name: &str, key: &str, value: &[u8]) -> Result<String, DereferenceError> {

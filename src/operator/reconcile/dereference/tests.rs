@@ -255,3 +255,31 @@ async fn manifests_may_have_their_values_as_text() {
         .unwrap();
     assert_eq!(found.keys.get("release").map(String::as_str), Some("pem"));
 }
+
+fn huge_key(name: &str) -> Value {
+    json!({ "name": name, "key": { "secretRef": { "name": "huge", "key": ".dockerconfigjson" } } })
+}
+
+/// Thirty-two pull secrets of 1 MiB each were held by each run.
+#[rstest]
+#[case::pull_secrets(json!({ "imagePullSecrets": [{ "name": "huge" }, { "name": "huge" }, { "name": "huge" }] }))]
+#[case::keys(json!({ "verify": { "authorities": [huge_key("a"), huge_key("b"), huge_key("c")] } }))]
+#[case::all_together(json!({
+    "imagePullSecrets": [{ "name": "huge" }, { "name": "huge" }],
+    "tls": { "caRef": { "secretRef": { "name": "huge", "key": "tls.crt" } } },
+}))]
+#[tokio::test]
+async fn the_values_of_one_object_are_bounded_together(#[case] fields: Value) {
+    let mut objects = objects();
+    let huge = vec![b'a'; MAX_REFERENCE_BYTES / 2];
+    let values: [(&str, &[u8]); 2] = [(".dockerconfigjson", &huge), ("tls.crt", b"chain")];
+    objects.secrets.insert(("acme", "huge"), secret(&values));
+    let error = read(&objects, fields).await.unwrap_err();
+    assert!(matches!(error, DereferenceError::LimitBytes), "{error}");
+    assert_eq!(
+        (error.reason(), error.disposition()),
+        (Reason::ReferenceInvalid, Disposition::Stalled)
+    );
+    let two = json!({ "imagePullSecrets": [{ "name": "huge" }, { "name": "huge" }] });
+    assert_eq!(read(&objects, two).await.unwrap().pull_secrets.len(), 2);
+}
