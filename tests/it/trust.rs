@@ -11,6 +11,7 @@ use policy_operator::domain::reference::{ImageReference, Repository, Tag};
 use policy_operator::domain::revision::ImageRevision;
 use policy_operator::domain::source::ImageSource;
 use policy_operator::domain::trust::{Authority, PublicKey, TrustPolicy, Verification, Verified};
+use policy_operator::pipeline::blocking::BlockingWork;
 use policy_operator::pipeline::in_memory_registry::InMemoryRegistry;
 use policy_operator::pipeline::ports::Registry as _;
 use policy_operator::pipeline::reason::{Classify as _, Reason};
@@ -119,7 +120,7 @@ async fn verdict(
     mirror.all(&revision.digest).await;
     let image = revision.to_string().parse().unwrap();
     let source = ImageSource::new(&image, None, RegistryAccess::default()).unwrap();
-    verify(&mirror.to, &source, &revision, policy).await
+    verify(&mirror.to, &source, &revision, policy, &BlockingWork::default()).await
 }
 
 #[rstest]
