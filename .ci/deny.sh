@@ -12,7 +12,8 @@ program=$root/bin/cargo-deny
 
 if [ ! -x "$program" ]; then
   echo "deny: building cargo-deny $version, once, about 5 minutes ..."
-  CARGO_TARGET_DIR= cargo install cargo-deny --version "$version" --locked --quiet --root "$root"
+  # In a directory of its own, which is removed after it: the caller's target directory stays as it is.
+  env -u CARGO_TARGET_DIR cargo install cargo-deny --version "$version" --locked --quiet --root "$root"
 fi
 
 if [ -z "${ADVISORY_DB:-}" ]; then

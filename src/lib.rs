@@ -67,6 +67,8 @@
 //! * No idle writes, and no idle questions: status and ConfigMaps change when content does.
 //! * Nothing of one tenant reaches another: whatever is kept is kept under the [`domain::access::AccessKey`] that earned
 //!   it.
+//! * No tenant's bytes end the process: a size is checked before the request for it, lists and values are counted while they
+//!   are read, caches weigh bytes, and work that takes long has a bound, a permit and an end when nobody waits for it.
 //! * Secrets are read by name, never listed or watched, and no message, event, metric or log holds one.
 //!
 //! # Cost

@@ -69,10 +69,9 @@ fn element(pattern: &[u8], byte: u8) -> Option<(Element, &[u8])> {
         [] | [b'\\'] => None,
         [b'*', rest @ ..] => Some((Element::Any, rest)),
         [b'?', rest @ ..] => Some((Element::One(true), rest)),
-        [b'\\', literal, rest @ ..] => Some((Element::One(*literal == byte), rest)),
         [b'[', b'^', rest @ ..] => class(rest, byte).map(|(within, rest)| (Element::One(!within), rest)),
         [b'[', rest @ ..] => class(rest, byte).map(|(within, rest)| (Element::One(within), rest)),
-        [literal, rest @ ..] => Some((Element::One(*literal == byte), rest)),
+        [b'\\', literal, rest @ ..] | [literal, rest @ ..] => Some((Element::One(*literal == byte), rest)),
     }
 }
 

@@ -3,6 +3,7 @@
 #![cfg(test)]
 #![expect(clippy::disallowed_methods, reason = "tests read and write their own files")]
 
+mod chaos;
 mod crd;
 mod docs;
 mod layers;

@@ -2,6 +2,7 @@
 //!
 //! - [`tools`] finds the programs that `make tools` built, [`process`] runs them so that none outlives this process.
 //! - [`registry`] is a container registry, in two kinds; [`image`] makes and pushes policy images; [`cosign`] signs them.
+//! - [`faulty_proxy`] stands between two programs and breaks what they say to each other.
 //! - [`scripted`] is a server that answers as a test says: a registry under an attacker's control.
 //! - [`opa`] runs Open Policy Agent on what was delivered.
 //! - [`cluster`] is a Kubernetes control plane; [`operator`] runs the operator's binary against it.
@@ -12,6 +13,7 @@
 
 pub mod cluster;
 pub mod cosign;
+pub mod faulty_proxy;
 pub mod image;
 pub mod object;
 pub mod opa;

@@ -136,13 +136,25 @@ impl Operator {
 /// # Errors
 /// When there is no such process.
 pub fn peak_rss(process: i32) -> Result<u64> {
+    memory(process, "VmHWM:")
+}
+
+fn memory(process: i32, field: &str) -> Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
     let line = status
         .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))
-        .context("no VmHWM: the process has ended")?;
+        .find_map(|line| line.strip_prefix(field))
+        .with_context(|| format!("no {field} the process has ended"))?;
     let kibibytes: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
     Ok(kibibytes * 1024)
+}
+
+/// The memory that a process holds now, in bytes.
+///
+/// # Errors
+/// When there is no such process.
+pub fn resident_bytes(process: i32) -> Result<u64> {
+    memory(process, "VmRSS:")
 }
 
 /// The processor time that a process used so far, user and system.

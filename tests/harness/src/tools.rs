@@ -28,7 +28,10 @@ pub fn bin(name: &str) -> Result<PathBuf> {
         .map_err(|message| anyhow::anyhow!("{message}"))?;
     let program = directory.join(name);
     if !program.exists() {
-        bail!("program \"{name}\" is not in {}: run 'make tools'", directory.display());
+        bail!(
+            "program \"{name}\" is not in {}: run 'make tools', or 'make tools TOOLS={name}' for this one alone",
+            directory.display()
+        );
     }
     Ok(program)
 }
@@ -43,7 +46,11 @@ fn directory() -> Result<PathBuf> {
         .output()
         .with_context(|| format!("run {}", script.display()))?;
     if !output.status.success() {
-        bail!("{} (run 'make tools')", String::from_utf8_lossy(&output.stderr).trim());
+        bail!(
+            "{} path: {}",
+            script.display(),
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
     }
     Ok(PathBuf::from(String::from_utf8(output.stdout)?.trim()))
 }

@@ -8,6 +8,7 @@ use kube::api::DynamicObject;
 use rstest::rstest;
 use serde_json::{Value, json};
 
+use super::metrics::until_runs;
 use super::{Arena, REPOSITORY, bundle_in, bytes, condition, spec, status_of, text, with};
 
 #[rstest]
@@ -117,8 +118,7 @@ async fn an_idle_object_writes_nothing_and_a_request_only_its_answer() {
         .await;
     arena.run_again("app").await;
     let before = arena.writes();
-    // Two intervals: the negative needs its time.
-    tokio::time::sleep(Duration::from_secs(11)).await;
+    until_runs(&arena.operator, "Succeeded", 1).await;
     assert_eq!(arena.writes(), before);
     arena.run_again("app").await;
     let mut after = before.clone();

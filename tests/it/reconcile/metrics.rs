@@ -16,6 +16,14 @@ pub(super) async fn value(operator: &Operator, series: &str) -> f64 {
     line.map_or(0.0, |value| value.parse().expect("number"))
 }
 
+/// Waits until the operator has ended `more` runs with this reason.
+pub(super) async fn until_runs(operator: &Operator, reason: &str, more: u32) {
+    let series = format!("policy_operator_reconcile_total{{reason=\"{reason}\"}}");
+    let expected = value(operator, &series).await + f64::from(more);
+    let counted = || async { Ok((value(operator, &series).await >= expected).then_some(())) };
+    wait::until("further runs", LIMIT, PAUSE, counted).await.expect("runs");
+}
+
 /// How many series each family has.
 fn series(text: &str) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();

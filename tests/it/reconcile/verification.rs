@@ -1,7 +1,5 @@
 //! What is delivered is signed as the spec asks, whatever the registry does.
 
-use std::time::Duration;
-
 use kube::api::{DeleteParams, Patch, PatchParams};
 use policy_operator_harness::cosign::{Format, Keys, Kind, sign};
 use policy_operator_harness::registry::{Distribution, DistributionOptions, Endpoint};
@@ -9,6 +7,7 @@ use rstest::rstest;
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
+use super::metrics::until_runs;
 use super::{Arena, REPOSITORY, bytes, condition, push, spec, text, with};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -284,7 +283,7 @@ async fn when_signatures_vanish_and_the_tag_moves_the_proved_version_stays() {
     assert_eq!(condition(&object, "Verified").status, "False");
     assert_eq!(text(&object, "/status/source/digest"), first.digest);
 
-    tokio::time::sleep(Duration::from_secs(8)).await;
+    until_runs(&arena.operator, "Unsigned", 2).await;
     let config_map = arena.config_map("app-bundle").await;
     assert_eq!(
         (super::bundle_in(&config_map), config_map.metadata.resource_version),

@@ -1,6 +1,6 @@
 //! The files and flags of a control plane.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use rcgen::KeyPair;
@@ -90,21 +90,6 @@ impl<'a> Configuration<'a> {
             .args(["--profiling=false", "--v=1"]))
     }
 
-    /// Only what the operator relies on: garbage collection by owner references, the end of namespaces, and the
-    /// `default` service account of new ones.
-    pub(super) fn controller_manager(&self) -> Result<Program> {
-        Ok(Program::new(tools::bin("kube-controller-manager")?)
-            .arg("--kubeconfig")
-            .arg(self.admin_kubeconfig())
-            .arg("--controllers=garbage-collector-controller,namespace-controller,serviceaccount-controller")
-            .args([
-                "--leader-elect=false",
-                "--secure-port=0",
-                "--kube-api-qps=500",
-                "--kube-api-burst=500",
-            ]))
-    }
-
     /// Writes the kubeconfig of a member of `system:masters`.
     pub(super) fn write_admin_kubeconfig(&self) -> Result<PathBuf> {
         let admin = self.authority.client("admin", "system:masters")?;
@@ -118,13 +103,24 @@ impl<'a> Configuration<'a> {
         )
     }
 
-    fn admin_kubeconfig(&self) -> PathBuf {
-        self.directory.file("admin.kubeconfig")
-    }
-
     fn audit_log(&self) -> PathBuf {
         audit_log(self.directory)
     }
+}
+
+/// Only what the operator relies on: garbage collection by owner references, the end of namespaces, and the
+/// `default` service account of new ones.
+pub(super) fn controller_manager(admin_kubeconfig: &Path) -> Result<Program> {
+    Ok(Program::new(tools::bin("kube-controller-manager")?)
+        .arg("--kubeconfig")
+        .arg(admin_kubeconfig)
+        .arg("--controllers=garbage-collector-controller,namespace-controller,serviceaccount-controller")
+        .args([
+            "--leader-elect=false",
+            "--secure-port=0",
+            "--kube-api-qps=500",
+            "--kube-api-burst=500",
+        ]))
 }
 
 pub(super) fn audit_log(directory: &RunDirectory) -> PathBuf {

@@ -12,7 +12,9 @@ use serde_json::json;
 use tokio::sync::OnceCell;
 
 use super::audit::{self, AuditEntry};
-use super::configuration::{Configuration, OPERATOR_NAMESPACE, OPERATOR_SERVICE_ACCOUNT, audit_log, kubeconfig};
+use super::configuration::{
+    Configuration, OPERATOR_NAMESPACE, OPERATOR_SERVICE_ACCOUNT, audit_log, controller_manager, kubeconfig,
+};
 use crate::process::{Process, Program};
 use crate::run_directory::RunDirectory;
 use crate::tools::{self, repository_root};
@@ -26,8 +28,9 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub struct ControlPlane {
     server: u16,
     kubeconfig: PathBuf,
+    api_server_program: Program,
     // In the order in which they must end, and before the directory with their files.
-    controller_manager: Process,
+    controller_manager: Option<Process>,
     api_server: Process,
     etcd: Process,
     directory: RunDirectory,
@@ -39,15 +42,28 @@ impl ControlPlane {
     /// # Errors
     /// When a program is not built or does not come up, or when the API server refuses `config/`.
     pub async fn start() -> Result<Self> {
+        let mut cluster = Self::start_without_controllers().await?;
+        // After the CRD: the garbage collector looks for new kinds only every 30 seconds.
+        let manager = controller_manager(&cluster.kubeconfig)?;
+        let log = cluster.directory.file("kube-controller-manager.log");
+        cluster.controller_manager = Some(manager.start(log)?);
+        Ok(cluster)
+    }
+
+    /// Starts one without kube-controller-manager: objects are stored and watched, but nothing collects garbage or makes
+    /// service accounts for new namespaces.
+    ///
+    /// # Errors
+    /// As [`ControlPlane::start`].
+    pub async fn start_without_controllers() -> Result<Self> {
         crate::init();
         let directory = RunDirectory::new("cluster")?;
         let configuration = Configuration::new(&directory)?;
         let kubeconfig = configuration.write_admin_kubeconfig()?;
         let etcd = configuration.etcd()?.start(directory.file("etcd.log"))?;
         // Not after etcd is ready: it retries until it finds etcd, and loads for a second first.
-        let mut api_server = configuration
-            .api_server()?
-            .start(directory.file("kube-apiserver.log"))?;
+        let api_server_program = configuration.api_server()?;
+        let mut api_server = api_server_program.start(directory.file("kube-apiserver.log"))?;
         let client = client(&kubeconfig).await?;
         let ready = || async {
             let request = axum::http::Request::get("/readyz").body(Vec::new())?;
@@ -55,14 +71,12 @@ impl ControlPlane {
         };
         api_server.until_ready(LIMIT, ready).await?;
         install(&kubeconfig).await?;
-        // After the CRD: the garbage collector looks for new kinds only every 30 seconds.
-        let manager = configuration.controller_manager()?;
-        let controller_manager = manager.start(directory.file("kube-controller-manager.log"))?;
         let server = configuration.server;
         Ok(Self {
             server,
             kubeconfig,
-            controller_manager,
+            api_server_program,
+            controller_manager: None,
             api_server,
             etcd,
             directory,
@@ -171,12 +185,35 @@ impl ControlPlane {
         &mut self.api_server
     }
 
+    /// Kills the API server and starts it again, with the same keys and the same etcd, and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it does not come up again.
+    pub async fn restart_api_server(&mut self) -> Result<()> {
+        self.api_server.kill().await?;
+        let log = self.directory.file("kube-apiserver-again.log");
+        self.api_server = self.api_server_program.start(log)?;
+        let client = self.client().await?;
+        let ready = || async {
+            let request = axum::http::Request::get("/readyz").body(Vec::new())?;
+            Ok(client.request_text(request).await? == "ok")
+        };
+        self.api_server.until_ready(LIMIT, ready).await
+    }
+
+    /// The port of the API server.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.server
+    }
+
     /// Ends everything. By force: nothing here is kept, and the API server's farewell takes many seconds.
     ///
     /// # Errors
     /// When a process cannot be ended.
     pub async fn stop(mut self) -> Result<()> {
-        for process in [&mut self.controller_manager, &mut self.api_server, &mut self.etcd] {
+        let first = self.controller_manager.as_mut();
+        for process in first.into_iter().chain([&mut self.api_server, &mut self.etcd]) {
             process.kill().await?;
         }
         Ok(())

@@ -15,15 +15,16 @@ use policy_operator_harness::image::{Bundle, PolicyImage};
 use policy_operator_harness::{object, opa, process};
 use serde_json::json;
 
-use stage::{Stage, heading};
+use stage::{Stage, heading, indented};
 
 const NAME: &str = "orders";
+const CONFIG_MAP: &str = "orders-bundle";
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Managers may approve any order, everybody else small ones.
+/// Managers may approve any order, everyone else only small ones.
 const POLICY: &str =
     "package orders\n\ndefault allow := false\n\nallow if input.role == \"manager\"\n\nallow if input.amount < 100\n";
-/// What somebody without the key would like: everything is allowed.
+/// What an attacker without the key would like: everything is allowed.
 const FORGERY: &str = "package orders\n\nallow := true\n";
 
 #[tokio::main]
@@ -60,10 +61,8 @@ async fn deliver_signed(stage: &Stage) -> Result<()> {
         pushed.reference, pushed.digest, pushed.layer_digest
     );
 
-    heading("A PolicyImage names it, and the key that must have signed it");
-    stage
-        .apply(&Stage::manifest(NAME, &pushed.reference, &keys.public_pem)?)
-        .await?;
+    heading("A PolicyImage names the image, and the key that must have signed it");
+    stage.apply(&policy_image(&pushed.reference, &keys.public_pem)).await?;
     object::until(
         &stage.objects().await?,
         NAME,
@@ -73,22 +72,41 @@ async fn deliver_signed(stage: &Stage) -> Result<()> {
     )
     .await?;
     stage.show(&["get", "policyimages"]).await?;
-    stage
-        .show(&["get", "configmap", "orders-bundle", "--show-labels"])
-        .await?;
-    stage
-        .show(&[
-            "get",
-            "configmap",
-            "orders-bundle",
-            "--output=jsonpath={.metadata.annotations}",
-        ])
-        .await
+    stage.show(&["describe", "configmap", CONFIG_MAP]).await
+}
+
+/// The manifest, as a user would write it.
+fn policy_image(image: &str, public_key: &str) -> String {
+    let key: Vec<_> = public_key
+        .trim()
+        .lines()
+        .map(|line| format!("            {line}"))
+        .collect();
+    format!(
+        "\
+apiVersion: opcr.io/v1alpha1
+kind: PolicyImage
+metadata:
+  name: {NAME}
+spec:
+  image: {image}
+  insecure: true # this registry has no TLS
+  interval: 30s
+  timeout: 20s
+  verify:
+    authorities:
+      - name: release
+        key:
+          data: |
+{key}
+",
+        key = key.join("\n")
+    )
 }
 
 async fn ask_opa(stage: &Stage) -> Result<opa::Server> {
-    heading("A real OPA runs on what the ConfigMap holds");
-    let bundle = stage.write_delivered("orders-bundle").await?;
+    heading("A real OPA serves the policy from the ConfigMap");
+    let bundle = stage.write_delivered(CONFIG_MAP).await?;
     println!("$ opa run --server --bundle --watch {}", bundle.display());
     let opa = opa::Server::watching(&bundle).await?;
     for (input, allowed) in [
@@ -104,8 +122,8 @@ async fn ask_opa(stage: &Stage) -> Result<opa::Server> {
 }
 
 async fn refuse_unsigned(stage: &Stage, opa: &opa::Server) -> Result<()> {
-    heading("Somebody moves the tag to an image that is not signed, and allows everything");
-    let before = stage.delivered("orders-bundle").await?;
+    heading("An attacker moves the tag to an unsigned image that allows everything");
+    let before = stage.delivered(CONFIG_MAP).await?;
     let forgery = Bundle::build(&[("orders/policy.rego", FORGERY)], "2.0.0").await?;
     let pushed = PolicyImage::new(forgery)
         .push(stage.registry(), "acme/orders", "stable")
@@ -124,17 +142,12 @@ async fn refuse_unsigned(stage: &Stage, opa: &opa::Server) -> Result<()> {
     let refused = object::until(&objects, NAME, "Verified", |verified| verified.status == "False", LIMIT).await?;
     stage.show(&["get", "policyimages"]).await?;
     let verified = object::condition(&refused, "Verified").context("no condition Verified")?;
-    println!(
-        "Verified is {}, {}: {}",
-        verified.status, verified.reason, verified.message
-    );
+    println!("Verified is {}, {}:", verified.status, verified.reason);
+    println!("{}", indented(&verified.message));
 
-    heading("The old policy stays");
-    ensure!(
-        stage.delivered("orders-bundle").await? == before,
-        "the ConfigMap changed"
-    );
-    println!("The ConfigMap is the same, byte for byte.");
+    heading("The old policy stays in force");
+    ensure!(stage.delivered(CONFIG_MAP).await? == before, "the ConfigMap changed");
+    println!("The bundle in the ConfigMap is the same, byte for byte.");
     let input = json!({ "role": "clerk", "amount": 5000 });
     let answer = opa.ask("orders/allow", &input).await?;
     println!("  {input} -> allow is {}", answer.clone().unwrap_or_default());

@@ -11,10 +11,11 @@ use policy_operator_harness::object;
 use policy_operator_harness::operator::{Operator, OperatorOptions};
 use policy_operator_harness::registry::{Distribution, DistributionOptions, Endpoint};
 use policy_operator_harness::tools::repository_root;
-use serde_json::json;
 
 const NAMESPACE: &str = "default";
 const LIMIT: Duration = Duration::from_mins(1);
+/// How long a line of running text may be.
+const WIDTH: usize = 90;
 
 pub(crate) struct Stage {
     cluster: ControlPlane,
@@ -24,8 +25,8 @@ pub(crate) struct Stage {
 
 impl Stage {
     pub(crate) async fn start() -> Result<Self> {
-        println!("Starting a Kubernetes control plane, a registry and the operator ...");
-        let cluster = ControlPlane::start().await?;
+        println!("Starting a Kubernetes API server, a registry and the operator ...");
+        let cluster = ControlPlane::start_without_controllers().await?;
         let registry = Distribution::start(DistributionOptions::default()).await?;
         let target =
             std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository_root().join("target"), PathBuf::from);
@@ -46,28 +47,24 @@ impl Stage {
         self.registry.endpoint()
     }
 
-    pub(crate) fn manifest(name: &str, image: &str, public_key: &str) -> Result<DynamicObject> {
-        let mut object = object::policy_image(NAMESPACE, name, image, Some(public_key))?;
-        object.data["spec"]["interval"] = json!("30s");
-        object.data["spec"]["timeout"] = json!("20s");
-        Ok(object)
-    }
-
     pub(crate) async fn objects(&self) -> Result<Api<DynamicObject>> {
         Ok(object::api(self.cluster.client().await?, NAMESPACE))
     }
 
-    /// Prints the manifest, and applies it with kubectl.
-    pub(crate) async fn apply(&self, manifest: &DynamicObject) -> Result<()> {
-        let text = serde_json::to_string_pretty(manifest)?;
-        println!("{text}");
-        let file = self.cluster.directory().write("policyimage.json", text)?;
-        self.show(&["apply", "--filename", &file.to_string_lossy()]).await
+    /// Prints the command that applies a manifest, and applies it.
+    pub(crate) async fn apply(&self, manifest: &str) -> Result<()> {
+        println!("$ kubectl apply -f - <<EOF\n{manifest}EOF");
+        let file = self.cluster.directory().write("policyimage.yaml", manifest)?;
+        self.kubectl(&["apply", "--filename", &file.to_string_lossy()]).await
     }
 
-    /// Prints a kubectl command, runs it, and prints what it says.
+    /// Prints a kubectl command, runs it, and prints its output.
     pub(crate) async fn show(&self, arguments: &[&str]) -> Result<()> {
         println!("$ kubectl {}", arguments.join(" "));
+        self.kubectl(arguments).await
+    }
+
+    async fn kubectl(&self, arguments: &[&str]) -> Result<()> {
         let output = self.cluster.kubectl()?.args(arguments).output(LIMIT).await?;
         println!("{}", String::from_utf8_lossy(&output).trim_end());
         Ok(())
@@ -95,14 +92,11 @@ impl Stage {
 
     pub(crate) fn print_how_to_use(&self) {
         let logs = self.operator.directory().path();
-        println!("\nAll of it keeps running until Ctrl-C. In another terminal:\n");
+        println!("\nEverything keeps running until you press Ctrl-C. In another terminal:\n");
         println!("  export KUBECONFIG={}", self.cluster.kubeconfig().display());
         println!("  kubectl describe policyimage orders\n");
-        println!(
-            "The registry is {}; the operator's log is in {}.",
-            self.registry.host(),
-            logs.display()
-        );
+        println!("The registry is {}. The operator's log is in", self.registry.host());
+        println!("{}.", logs.display());
     }
 
     pub(crate) async fn end(mut self) -> Result<()> {
@@ -110,6 +104,25 @@ impl Stage {
         self.registry.process().stop().await?;
         self.cluster.stop().await
     }
+}
+
+/// The text in lines that fit a terminal.
+pub(crate) fn indented(text: &str) -> String {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let line = lines.last().map_or(0, |line| line.chars().count());
+        if line > 0 && line + word.chars().count() > WIDTH {
+            lines.push(String::new());
+        }
+        if let Some(line) = lines.last_mut() {
+            line.extend([" ", word]);
+        }
+    }
+    lines
+        .iter()
+        .map(|line| format!(" {line}"))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// Prints what comes next.

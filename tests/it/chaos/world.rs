@@ -1,0 +1,261 @@
+//! What there is to break, and what must hold once it is whole again.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
+use kube::{Client, ResourceExt as _};
+use policy_operator_harness::cluster::{AuditEntry, ControlPlane, OPERATOR_NAMESPACE};
+use policy_operator_harness::faulty_proxy::FaultyProxy;
+use policy_operator_harness::image::{Bundle, PolicyImage, Pushed};
+use policy_operator_harness::object;
+use policy_operator_harness::operator::{Operator, OperatorOptions, resident_bytes};
+use policy_operator_harness::registry::{InProcess, InProcessOptions};
+use policy_operator_harness::wait;
+use serde_json::{Value, json};
+
+use super::watcher::Watcher;
+
+const OBJECTS: usize = 12;
+/// How long it may take until all is well after the last fault: a Lease, a backoff and a busy machine.
+const SETTLE: Duration = Duration::from_mins(4);
+/// How long nothing may be written once all is well.
+const REST: Duration = Duration::from_secs(5);
+
+/// What a process holds.
+#[derive(Debug)]
+pub(super) struct Footprint {
+    pub(super) descriptors: usize,
+    pub(super) resident_bytes: u64,
+}
+
+pub(super) struct World {
+    pub(super) random: fastrand::Rng,
+    pub(super) cluster: ControlPlane,
+    pub(super) client: Client,
+    pub(super) namespace: String,
+    pub(super) registry: InProcess,
+    pub(super) to_registry: FaultyProxy,
+    pub(super) to_api_server: FaultyProxy,
+    pub(super) replicas: Vec<Operator>,
+    pub(super) watcher: Watcher,
+    pub(super) counts: BTreeMap<&'static str, u64>,
+    kubeconfig: PathBuf,
+    /// What each object's tag names now.
+    named: BTreeMap<String, (Pushed, Vec<u8>)>,
+    versions: u64,
+}
+
+impl World {
+    pub(super) async fn open(seed: u64) -> Self {
+        let cluster = ControlPlane::start().await.expect("control plane");
+        let namespace = cluster.namespace("chaos").await.expect("namespace");
+        let client = cluster.client().await.expect("client");
+        let registry = InProcess::start(InProcessOptions::default()).await.expect("registry");
+        let to_registry = FaultyProxy::start(registry.host().to_owned(), seed)
+            .await
+            .expect("proxy");
+        let api_server = format!("127.0.0.1:{}", cluster.port());
+        let to_api_server = FaultyProxy::start(api_server.clone(), !seed).await.expect("proxy");
+        let direct = cluster.operator_kubeconfig().await.expect("kubeconfig");
+        let text = std::fs::read_to_string(direct).expect("kubeconfig");
+        let text = text.replace(&api_server, &to_api_server.host());
+        let kubeconfig = cluster
+            .directory()
+            .write("through-the-proxy.kubeconfig", text)
+            .expect("written");
+        let mut world = Self {
+            random: fastrand::Rng::with_seed(seed),
+            watcher: Watcher::start(client.clone(), &namespace),
+            cluster,
+            client,
+            namespace,
+            registry,
+            to_registry,
+            to_api_server,
+            replicas: Vec::new(),
+            counts: BTreeMap::new(),
+            kubeconfig,
+            named: BTreeMap::new(),
+            versions: 0,
+        };
+        for number in 0..OBJECTS {
+            world.create(&format!("app-{number}")).await;
+        }
+        for _ in 0..2 {
+            let replica = world.launch();
+            world.replicas.push(replica);
+        }
+        world
+    }
+
+    pub(super) fn launch(&self) -> Operator {
+        let options = OperatorOptions {
+            binary: env!("CARGO_BIN_EXE_policy-operator").into(),
+            kubeconfig: self.kubeconfig.clone(),
+            namespaces: vec![self.namespace.clone()],
+            arguments: ["--leader-elect", "--leader-elect-namespace", OPERATOR_NAMESPACE]
+                .map(str::to_owned)
+                .to_vec(),
+            refuse_loopback: false,
+        };
+        Operator::start(&options).expect("operator")
+    }
+
+    async fn create(&mut self, name: &str) {
+        self.move_tag(name).await;
+        let image = format!("{}/acme/{name}:stable", self.to_registry.host());
+        let spec = json!({ "image": image, "insecure": true, "interval": "10s", "timeout": "5s" });
+        let data = json!({ "spec": spec });
+        let object = DynamicObject::new(name, &object::resource()).data(data);
+        self.images()
+            .create(&PostParams::default(), &object)
+            .await
+            .expect("created");
+    }
+
+    /// Pushes another bundle under the tag of an object, past the proxy.
+    pub(super) async fn move_tag(&mut self, name: &str) {
+        self.versions += 1;
+        let bundle = Bundle::answering(&format!("{name} {}", self.versions)).expect("bundle");
+        let bytes = bundle.0.clone();
+        self.watcher.allow(&format!("{name}-bundle"), bytes.clone());
+        let image = PolicyImage::new(bundle);
+        let repository = format!("acme/{name}");
+        let pushed = image
+            .push(self.registry.endpoint(), &repository, "stable")
+            .await
+            .expect("pushed");
+        self.named.insert(name.to_owned(), (pushed, bytes));
+    }
+
+    pub(super) fn names(&self) -> Vec<String> {
+        self.named.keys().cloned().collect()
+    }
+
+    pub(super) fn any_name(&mut self) -> String {
+        format!("app-{}", self.random.usize(0..OBJECTS))
+    }
+
+    pub(super) fn images(&self) -> Api<DynamicObject> {
+        object::api(self.client.clone(), &self.namespace)
+    }
+
+    pub(super) fn config_maps(&self) -> Api<ConfigMap> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// Merges `patch` into an object, if the API server is there.
+    pub(super) async fn patch(&self, name: &str, patch: Value) {
+        let parameters = PatchParams {
+            field_manager: Some("chaos-test".to_owned()),
+            ..PatchParams::default()
+        };
+        let patched = self.images().patch(name, &parameters, &Patch::Merge(patch)).await;
+        patched.expect("patched");
+    }
+
+    /// Waits until every object says and delivers what its tag names, and the status is about the newest generation.
+    pub(super) async fn settle(&mut self) {
+        for name in self.names() {
+            self.request(&name).await;
+        }
+        let what = "all objects are settled";
+        let attempt = || async {
+            match self.unsettled().await? {
+                None => Ok(Some(())),
+                Some(problem) => Err(std::io::Error::other(problem).into()),
+            }
+        };
+        if let Err(error) = wait::until(what, SETTLE, Duration::from_millis(500), attempt).await {
+            let logs: Vec<String> = self
+                .replicas
+                .iter()
+                .map(|replica| end_of(&replica.log_text()))
+                .collect();
+            panic!("{error:#}\n{}", logs.join("\n--- the other replica\n"));
+        }
+    }
+
+    /// Asks for a run by the annotation.
+    pub(super) async fn request(&mut self, name: &str) {
+        let request = format!("request {}", self.random.u64(..));
+        let annotations = json!({ "reconcile.opcr.io/requestedAt": request });
+        self.patch(name, json!({ "metadata": { "annotations": annotations } }))
+            .await;
+    }
+
+    async fn unsettled(&self) -> kube::Result<Option<String>> {
+        for (name, (pushed, bytes)) in &self.named {
+            let object = self.images().get(name).await?;
+            let status = &object.data["status"];
+            let ready = object::condition(&object, "Ready").map(|condition| condition.status);
+            let is_current = status["observedGeneration"].as_i64() == object.metadata.generation;
+            if ready.as_deref() != Some("True") || !is_current || status["source"]["digest"] != json!(pushed.digest) {
+                return Ok(Some(format!("{name} should be at {}: {status}", pushed.digest)));
+            }
+            let config_map = self.config_maps().get_opt(&format!("{name}-bundle")).await?;
+            let data = config_map
+                .and_then(|config_map| config_map.binary_data)
+                .unwrap_or_default();
+            let held: Vec<_> = data.values().map(|value| &value.0).collect();
+            if held != [bytes] {
+                return Ok(Some(format!("ConfigMap of {name} does not hold what status says")));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What the leader holds.
+    pub(super) async fn footprint(&mut self) -> Footprint {
+        let mut found = Footprint {
+            descriptors: 0,
+            resident_bytes: 0,
+        };
+        for replica in &mut self.replicas {
+            let id = replica.process().id();
+            let descriptors = std::fs::read_dir(format!("/proc/{id}/fd")).map_or(0, Iterator::count);
+            found.descriptors = found.descriptors.max(descriptors);
+            found.resident_bytes = found.resident_bytes.max(resident_bytes(id).unwrap_or_default());
+        }
+        found
+    }
+
+    /// No idle writes: not to ConfigMaps, not to status, no events.
+    pub(super) async fn writes_nothing_at_rest(&self) {
+        let writes = || {
+            let of_objects = |entry: &AuditEntry| entry.is_write() && entry.resource != "leases";
+            self.cluster.audit(of_objects).expect("audit log").len()
+        };
+        let before = writes();
+        tokio::time::sleep(REST).await;
+        assert_eq!(writes(), before, "writes after all was settled");
+    }
+
+    pub(super) fn summary(&self) -> String {
+        let counts: Vec<String> = self
+            .counts
+            .iter()
+            .map(|(act, count)| format!("{count} {act}"))
+            .collect();
+        format!(
+            "{}; {} versions of ConfigMaps seen",
+            counts.join(", "),
+            self.watcher.versions()
+        )
+    }
+
+    /// The name of a ConfigMap that is there, if any is.
+    pub(super) async fn any_config_map(&mut self) -> Option<String> {
+        let name = format!("{}-bundle", self.any_name());
+        let found = self.config_maps().get_opt(&name).await.ok().flatten()?;
+        Some(found.name_any())
+    }
+}
+
+fn end_of(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(30)..].join("\n")
+}
