@@ -31,7 +31,7 @@ test: need tools ## Run all tests against real programs, and list the slowest
 	@.ci/test.sh
 
 soak: need tools ## Break everything at random for a while (MINUTES=10, CHAOS_SEED=number repeats a run)
-	CHAOS_SECONDS=$$(( $${MINUTES:-10} * 60 )) cargo test --test it chaos -- --nocapture
+	CHAOS_SECONDS=$$(( $${MINUTES:-10} * 60 )) cargo test --workspace --test it chaos -- --nocapture
 
 build: ## Build the programs for release
 	cargo build --release --bins

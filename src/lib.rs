@@ -36,35 +36,39 @@
 //! # One run
 //!
 //! A change of the spec, the annotation that asks for a run, an edited or deleted ConfigMap, or the clock wakes an object.
-//! Then, in `operator::reconcile`, one file for each step:
+//! `operator::controller::trigger` says whether there is anything to do. Then, in `operator::reconcile`, one file for each
+//! of the first two steps, and `deliver` for what needs the cluster again:
 //!
 //! ```text
-//! 1 dereference  kube      PolicyImage               → References            Secrets and ConfigMaps, by name, same namespace
-//! 2 validate     pure      PolicyImage + References  → Plan                  the last place where the spec can be wrong
-//! 3 resolve      pipeline  Plan.source               → Revision              asked once; never the tag again
-//! 4 verify       pipeline  Revision + TrustPolicy    → Verified<Revision>    before one byte of content is fetched
-//! 5 observe      kube      Plan.target               → Observed              what is there, and whether it is ours
-//! 6 decide       pure      all of it                 → Work                  mostly nothing
-//! 7 acquire      pipeline  Verified<Revision>        → Verified<Bundle>      bound by digest, so the proof carries over
-//!   deliver      kube      Verified<Bundle> + Target → the ConfigMap
-//! 8 status       pure      old status + outcome      → new status            always runs; one patch, none if unchanged
+//! 1 dereference  kube      PolicyImage              → References                Secrets and ConfigMaps, by name, same namespace
+//! 2 validate     pure      PolicyImage + References → Plan                      the last place where the spec can be wrong
+//! 3 resolve      pipeline  Plan.source              → Revision                  asked once; never the tag again
+//! 4 verify       pipeline  Revision + TrustPolicy   → Verified<Revision>        before one byte of content is fetched
+//! 5 open         pipeline  Verified<Revision>       → Verified<PolicyManifest>  says which bundle it must be
+//! 6 observe      kube      each of Plan.deliveries  → Observed                  what is there, and whether it is ours; mostly
+//!                                                                               it is what it must be, and nothing is left to do
+//! 7 acquire      pipeline  Verified<PolicyManifest> → Verified<Bundle>          bound by digest to what was verified
+//!   apply        kube      Verified<Bundle>         → the delivery, such as a ConfigMap
+//! 8 status       pure      old status + outcome     → new status                always runs; one patch, none if unchanged
 //! ```
 //!
 //! Steps return errors and never touch conditions. Each error says what it is called and what happens next
 //! ([`pipeline::reason::Classify`]); `status` alone turns that into conditions. Verification comes before the look at
-//! what is there, and its answer is never taken from status: a status that somebody edited can talk the operator out of
-//! nothing. `render` is steps 1 to 4 and 7 without a cluster.
+//! what is there. No answer is ever taken from status: one that was edited can talk the operator out of nothing, and
+//! vouch for nothing. After a failure, `restore` keeps the last good bundle where it was. `render` is steps 1 to 5 and 7
+//! without a cluster.
 //!
 //! # Invariants
 //!
 //! * What OPA can read is one complete bundle, old or new. The last good one stays through every failure.
-//! * No unproved byte is delivered where proof is asked for: delivery takes [`domain::trust::Verified`], which only
+//! * No unverified byte is delivered where verification is asked for: delivery takes [`domain::trust::Verified`], which only
 //!   [`domain::trust::TrustPolicy::decide`] makes and only a matching digest carries on.
-//! * The digest that was proved is the digest delivered and the digest in status: one resolution per run.
+//! * The digest that was verified is the digest delivered and the digest in status: one resolution per run.
 //! * One object cannot starve another: bounded concurrency, a deadline, backoff and a net for panics, each per object.
 //! * Nothing is touched that is not ours, and nothing of ours is left behind: ownership is an owner reference by UID,
 //!   and garbage collection needs no finalizer.
 //! * No idle writes, and no idle questions: status and ConfigMaps change when content does.
+//! * Whoever writes to the cluster gets its client from the one gate that asks for leadership, and one writer writes status.
 //! * Nothing of one tenant reaches another: whatever is kept is kept under the [`domain::access::AccessKey`] that earned
 //!   it.
 //! * No tenant's bytes end the process: a size is checked before the request for it, lists and values are counted while they
@@ -74,8 +78,9 @@
 //! # Cost
 //!
 //! Objects that name the same image share one answer about its tag, one look at its signatures and one download
-//! ([`pipeline::single_flight`]). How old a shared answer may be depends on who asks: one that a change asked for is at most two
-//! seconds older than the run, and is asked for again ten seconds later if it was older than the run at all; one that
+//! ([`pipeline::single_flight`]). How old a shared answer may be depends on who asks: a person
+//! who asks by the annotation gets one from after the request; one that a change asked for is at most two seconds older than
+//! the run, and is asked for again ten seconds later if it was older than the run at all; one that
 //! only the clock asked for may be a tenth of the interval old. A thousand objects on one image cost the registry a
 //! handful of requests, and the API server two writes and one event each.
 //!
@@ -83,7 +88,7 @@
 //!
 //! Another source (Git) is a selection in [`domain::source`], a port in [`pipeline::ports`] and an adapter. Another kind
 //! of trust (keyless) is a kind of authority beside the keys in [`domain::trust`]; its evidence is gathered in
-//! [`pipeline::verify`] already. Another delivery is a target beside the ConfigMap in `operator::reconcile`. A field
+//! [`pipeline::verify`] already. Another delivery is a module beside the ConfigMap in `operator::delivery`. A field
 //! enters the API when it works.
 
 #[cfg(feature = "adapters")]

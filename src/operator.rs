@@ -3,9 +3,10 @@
 pub mod api;
 pub mod args;
 pub mod connect;
-pub mod context;
 pub mod controller;
+pub mod delivery;
 pub mod hints;
+pub mod identity;
 pub mod kube_error;
 pub mod leader;
 pub mod metrics;
@@ -13,8 +14,8 @@ pub mod objects;
 pub mod program;
 pub mod reconcile;
 pub mod render;
-pub mod report;
 pub mod run;
-pub mod turn;
+pub mod status;
+pub mod write_gate;
 
 pub use program::main;

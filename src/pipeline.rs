@@ -18,10 +18,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::domain::access::AccessKey;
+use crate::domain::artifact::PolicyManifest;
 use crate::domain::bundle::Limits;
 use crate::domain::digest::Digest;
 use crate::domain::revision::{ImageRevision, Revision};
-use crate::domain::source::{Selection, Source};
+use crate::domain::source::{ImageSource, Selection, Source};
 use crate::domain::trust::{TrustPolicy, Verified};
 use acquire::{AcquireError, Acquired};
 use blocking::BlockingWork;
@@ -32,6 +33,8 @@ use verify::VerifyError;
 
 /// Most answers that are kept of each kind.
 const CAPACITY: u64 = 10_000;
+/// Most bytes of manifests that are kept, about.
+const MANIFESTS_CAPACITY_BYTES: u64 = 16 << 20;
 /// Most bytes of memory that kept bundles take, about; their content is elsewhere.
 const BUNDLES_CAPACITY_BYTES: u64 = 16 << 20;
 
@@ -45,23 +48,32 @@ pub struct Pipeline<P> {
     limits: Limits,
     blocking: BlockingWork,
     resolutions: SingleFlight<(AccessKey, Selection), ImageRevision, ResolveError>,
-    verifications: SingleFlight<(AccessKey, Digest, Option<Digest>), Verified<ImageRevision>, VerifyError>,
-    bundles: SingleFlight<(AccessKey, Digest, Option<Digest>, u64), Acquired, AcquireError>,
+    verifications: SingleFlight<ContentKey, Verified<ImageRevision>, VerifyError>,
+    manifests: SingleFlight<ContentKey, Arc<Verified<PolicyManifest>>, AcquireError>,
+    /// By the most that could be delivered too, so that what one object refuses as too large is not refused for others.
+    bundles: SingleFlight<(ContentKey, u64), Acquired, AcquireError>,
 }
+
+/// Who may have what a digest names, and by which trust policy.
+type ContentKey = (AccessKey, Digest, Option<Digest>);
 
 impl<P: Ports> Pipeline<P> {
     /// A pipeline that asks `ports`, reads bundles within `limits` and tells `observer` how much work it saves.
     #[must_use]
     pub fn new(ports: P, limits: Limits, observer: &Arc<dyn CacheObserver>) -> Self {
-        let weigh = |acquired: &Acquired| u32::try_from(acquired.memory_bytes()).unwrap_or(u32::MAX);
         Self {
             ports,
             limits,
             blocking: BlockingWork::default(),
             resolutions: SingleFlight::new(CAPACITY).observed(CacheName::Resolution, Arc::clone(observer)),
             verifications: SingleFlight::new(CAPACITY).observed(CacheName::Verification, Arc::clone(observer)),
-            bundles: SingleFlight::weighed(BUNDLES_CAPACITY_BYTES, weigh)
-                .observed(CacheName::Bundle, Arc::clone(observer)),
+            manifests: SingleFlight::weighed(MANIFESTS_CAPACITY_BYTES, |manifest: &Arc<Verified<PolicyManifest>>| {
+                weight(size_of::<PolicyManifest>() + acquire::annotations_bytes(&manifest.value().annotations))
+            }),
+            bundles: SingleFlight::weighed(BUNDLES_CAPACITY_BYTES, |acquired: &Acquired| {
+                weight(acquired.memory_bytes())
+            })
+            .observed(CacheName::Bundle, Arc::clone(observer)),
         }
     }
 
@@ -96,6 +108,25 @@ impl<P: Ports> Pipeline<P> {
         Ok(verified.await?.into())
     }
 
+    /// The manifest that a verified revision names. It says which bundle is in the image.
+    ///
+    /// # Errors
+    /// [`AcquireError`].
+    pub async fn open(
+        &self,
+        source: &Source,
+        revision: &Verified<Revision>,
+    ) -> Result<Arc<Verified<PolicyManifest>>, Arc<AcquireError>> {
+        let (Source::Image(source), image) = (source, revision.image());
+        let work = async {
+            let manifest = acquire::open(self.ports.registry(), source, &image).await?;
+            Ok(Arc::new(manifest))
+        };
+        self.manifests
+            .get_or_retry(content_key(source, &image), single_flight::recent(), |_| true, work)
+            .await
+    }
+
     /// The bundle that a verified revision names, if it has at most `largest` bytes: the most that can be delivered.
     ///
     /// # Errors
@@ -106,16 +137,32 @@ impl<P: Ports> Pipeline<P> {
         revision: &Verified<Revision>,
         largest: u64,
     ) -> Result<Acquired, Arc<AcquireError>> {
+        let manifest = self.open(source, revision).await?;
         let (Source::Image(source), image) = (source, revision.image());
-        let access_key = source.access().key(&image.value().repository);
-        let trust_digest = image.verification().trust_digest().copied();
-        let key = (access_key, image.value().digest, trust_digest, largest);
-        let registry = self.ports.registry();
-        let work = acquire::acquire(registry, source, &image, self.limits, largest, &self.blocking);
+        let (registry, manifest) = (self.ports.registry(), Arc::unwrap_or_clone(manifest));
+        let work = acquire::acquire(registry, source, manifest, self.limits, largest, &self.blocking);
         // The bytes may have made room for others on disk meanwhile.
         let usable = |acquired: &Acquired| acquired.bundle.value().is_available();
         self.bundles
-            .get_or_retry(key, single_flight::recent(), usable, work)
+            .get_or_retry(
+                (content_key(source, &image), largest),
+                single_flight::recent(),
+                usable,
+                work,
+            )
             .await
     }
+}
+
+/// The weight of an entry that takes about so many bytes, its key included.
+fn weight(bytes: usize) -> u32 {
+    u32::try_from(bytes.saturating_add(size_of::<ContentKey>())).unwrap_or(u32::MAX)
+}
+
+fn content_key(source: &ImageSource, image: &Verified<ImageRevision>) -> ContentKey {
+    (
+        source.access().key(&image.value().repository),
+        image.value().digest,
+        image.verification().trust_digest().copied(),
+    )
 }

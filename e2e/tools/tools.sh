@@ -31,6 +31,10 @@ fail() {
   exit "${2:-1}"
 }
 
+make_directory() {
+  mkdir -p "$1" 2>/dev/null || fail "'$1' cannot be made; name another directory in POLICY_OPERATOR_TOOLS_CACHE"
+}
+
 duration() {
   if [ "$1" -lt 60 ]; then printf '%d s' "$1"; else printf '%d min %d s' $(($1 / 60)) $(($1 % 60)); fi
 }
@@ -92,7 +96,7 @@ lock() {
 
 build_one() {
   local program=$1 family=$2 package=$3 version=$4 target=$5 started=$SECONDS log=$5.log
-  mkdir -p "${target%/*}" 2>/dev/null || fail "'$cache' cannot be written; name another directory in POLICY_OPERATOR_TOOLS_CACHE"
+  make_directory "${target%/*}"
   printf 'tools: %-24s %-8s ' "$program" "$version"
   lock "$target"
   if [ ! -x "$target" ]; then
@@ -132,7 +136,7 @@ build() {
       || fail "'$name' is none of the programs: $(programs | awk '{ printf "%s%s", separator, $1; separator = ", " }')" 2
   done
   bin=$(bin_directory)
-  mkdir -p "$bin" 2>/dev/null || fail "'$cache' cannot be written; name another directory in POLICY_OPERATOR_TOOLS_CACHE"
+  make_directory "$bin"
   # The table comes by a descriptor of its own: what is run in the loop must not read it.
   while read -r -u 8 program family package arguments; do
     if [ $# -gt 0 ] && [[ $wanted != *" $program "* ]]; then continue; fi

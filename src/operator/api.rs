@@ -9,9 +9,11 @@
 pub mod condition;
 pub mod crd;
 pub mod grammar;
+pub mod request;
 pub mod spec;
 pub mod status;
 
+pub use request::Request;
 pub use spec::{PolicyImage, PolicyImageSpec};
 pub use status::PolicyImageStatus;
 
@@ -29,6 +31,3 @@ pub const BUNDLE_DIGEST_ANNOTATION: &str = "opcr.io/bundle-digest";
 
 /// Annotation on a delivered ConfigMap: where the bundle comes from, pinned by digest.
 pub const SOURCE_ANNOTATION: &str = "opcr.io/source";
-
-/// Annotations that ask for a run at once when their value changes; the first that is set counts.
-pub const REQUESTED_AT_ANNOTATIONS: [&str; 2] = ["reconcile.opcr.io/requestedAt", "reconcile.fluxcd.io/requestedAt"];

@@ -1,5 +1,10 @@
 //! Watches, and the loop that turns their events into runs.
 
+pub mod context;
+pub mod reconciler;
+pub mod state;
+pub mod trigger;
+
 use std::convert::Infallible;
 use std::future::Future;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -15,11 +20,10 @@ use kube::runtime::{Controller, PredicateConfig, WatchStreamExt as _, watcher as
 use kube::{Api, Client, ResourceExt as _};
 use tokio::sync::oneshot;
 
+use self::context::{ConfigMaps, Context};
 use super::api::spec::PolicyImage;
-use super::api::{FIELD_MANAGER, MANAGED_BY_LABEL};
-use super::context::{ConfigMaps, Context};
-use super::reconcile::status;
-use super::turn;
+use super::api::{FIELD_MANAGER, MANAGED_BY_LABEL, Request};
+use super::identity::ObjectKey;
 use crate::pipeline::ports::Ports;
 use crate::pipeline::reason::chain;
 
@@ -64,6 +68,7 @@ impl Watches {
 /// Runs objects until `shutdown`, then waits for the runs under way.
 pub async fn run<P: Ports>(
     watches: Watches,
+    client: Client,
     context: Arc<Context<P>>,
     shutdown: impl Future<Output = ()> + Send + Sync + 'static,
 ) {
@@ -74,7 +79,7 @@ pub async fn run<P: Ports>(
         config_maps: (config_maps, config_map_writer),
     } = watches;
     let (forgetful, mut listed) = (Arc::clone(&context), Some(listed));
-    let objects = api(&context.client, namespace.as_deref());
+    let objects = api(&client, namespace.as_deref());
     let triggers = watch(objects, watcher::Config::default())
         .default_backoff()
         .modify(|object: &mut PolicyImage| object.managed_fields_mut().clear())
@@ -87,10 +92,10 @@ pub async fn run<P: Ports>(
         })
         .applied_objects()
         .predicate_filter(trigger_key, PredicateConfig::default());
-    let owned = owned_config_maps(&context, namespace.as_deref(), config_map_writer);
+    let owned = owned_config_maps(&client, namespace.as_deref(), config_map_writer);
     let reconciler = move |object: Arc<PolicyImage>, context: Arc<Context<P>>| {
         let config_maps = config_maps.clone();
-        async move { Ok::<_, Infallible>(turn::take(&object, &context, &config_maps).await) }
+        async move { Ok::<_, Infallible>(reconciler::reconcile(&object, &context, &config_maps).await) }
     };
     Controller::for_stream(triggers, store)
         .owns_stream(owned)
@@ -128,42 +133,27 @@ where
 #[expect(clippy::unnecessary_wraps, reason = "the signature of a predicate")]
 fn trigger_key(object: &PolicyImage) -> Option<u64> {
     let mut hasher = DefaultHasher::new();
-    (
-        &object.metadata.uid,
-        object.metadata.generation,
-        status::requested_at(object),
-    )
-        .hash(&mut hasher);
+    (&object.metadata.uid, Request::of(object)).hash(&mut hasher);
     Some(hasher.finish())
 }
 
 fn forget<P>(context: &Context<P>, object: &PolicyImage) {
-    let namespace = object.namespace().unwrap_or_default();
-    context
-        .memory
-        .forget(&namespace, &object.name_any(), &object.uid().unwrap_or_default());
+    if let Ok(key) = ObjectKey::of(&object.metadata) {
+        context.states.forget(&key);
+    }
 }
 
-/// ConfigMaps that somebody else changed or deleted. What we wrote ourselves is passed over.
-fn owned_config_maps<P: Ports>(
-    context: &Arc<Context<P>>,
+/// ConfigMaps that carry our label. Most events are about what we wrote ourselves; the trigger sees to those.
+fn owned_config_maps(
+    client: &Client,
     namespace: Option<&str>,
     writer: reflector::store::Writer<PartialObjectMeta<ConfigMap>>,
-) -> impl Stream<Item = Result<PartialObjectMeta<ConfigMap>, watcher::Error>> + use<P> {
-    let api: Api<PartialObjectMeta<ConfigMap>> = api(&context.client, namespace);
+) -> impl Stream<Item = Result<PartialObjectMeta<ConfigMap>, watcher::Error>> + use<> {
+    let api: Api<PartialObjectMeta<ConfigMap>> = api(client, namespace);
     let selector = format!("{MANAGED_BY_LABEL}={FIELD_MANAGER}");
-    let context = Arc::clone(context);
     watch(api, watcher::Config::default().labels(&selector))
         .default_backoff()
         .modify(|object| object.managed_fields_mut().clear())
         .reflect(writer)
         .touched_objects()
-        .try_filter(move |object| {
-            let ours = object.metadata.owner_references.iter().flatten().any(|owner| {
-                context
-                    .memory
-                    .wrote(&object.namespace().unwrap_or_default(), &owner.name, &object.metadata)
-            });
-            std::future::ready(!ours)
-        })
 }

@@ -34,37 +34,13 @@ const DURATION_BUCKETS: [f64; 7] = [0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0];
 /// A label set of fixed names and fixed values.
 type Labels<const N: usize> = [(&'static str, &'static str); N];
 
-/// How a run ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// The object is as its spec says.
-    Success,
-    /// Only a change helps.
-    Stalled,
-    /// It failed and is tried again.
-    Retry,
-    /// The other side asked to come back later.
-    Wait,
-}
-
-impl Outcome {
-    const fn label(self) -> &'static str {
-        match self {
-            Self::Success => "success",
-            Self::Stalled => "stalled",
-            Self::Retry => "retry",
-            Self::Wait => "wait",
-        }
-    }
-}
-
-impl From<Disposition> for Outcome {
-    fn from(disposition: Disposition) -> Self {
-        match disposition {
-            Disposition::Stalled => Self::Stalled,
-            Disposition::Retry => Self::Retry,
-            Disposition::WaitFor(_) => Self::Wait,
-        }
+/// How a run ended: what happens after its failure, if it failed.
+const fn result_label(failure: Option<Disposition>) -> &'static str {
+    match failure {
+        None => "success",
+        Some(Disposition::Stalled) => "stalled",
+        Some(Disposition::Retry) => "retry",
+        Some(Disposition::WaitFor(_)) => "wait",
     }
 }
 
@@ -171,11 +147,11 @@ impl Metrics {
         );
     }
 
-    /// Counts one run.
-    pub fn reconciled(&self, reason: Reason, outcome: Outcome, duration: Duration) {
+    /// Counts one run, and what happens next where it failed.
+    pub fn reconciled(&self, reason: Reason, failure: Option<Disposition>, duration: Duration) {
         self.reconciles.get_or_create(&[("reason", reason.as_str())]).inc();
         self.durations
-            .get_or_create(&[("result", outcome.label())])
+            .get_or_create(&[("result", result_label(failure))])
             .observe(duration.as_secs_f64());
     }
 
@@ -185,7 +161,7 @@ impl Metrics {
         Run {
             metrics: Arc::clone(self),
             started: Instant::now(),
-            ending: (Reason::Internal, Outcome::Retry),
+            ending: (Reason::Internal, Some(Disposition::Retry)),
         }
     }
 
@@ -262,20 +238,20 @@ impl Drop for Waiting {
 pub struct Run {
     metrics: Arc<Metrics>,
     started: Instant,
-    ending: (Reason, Outcome),
+    ending: (Reason, Option<Disposition>),
 }
 
 impl Run {
-    /// Says how the run ended.
-    pub fn ended(mut self, reason: Reason, outcome: Outcome) {
-        self.ending = (reason, outcome);
+    /// Says how the run ended, and what happens next where it failed.
+    pub fn ended(mut self, reason: Reason, failure: Option<Disposition>) {
+        self.ending = (reason, failure);
     }
 }
 
 impl Drop for Run {
     fn drop(&mut self) {
-        let (reason, outcome) = self.ending;
+        let (reason, failure) = self.ending;
         self.metrics.in_flight.dec();
-        self.metrics.reconciled(reason, outcome, self.started.elapsed());
+        self.metrics.reconciled(reason, failure, self.started.elapsed());
     }
 }

@@ -72,14 +72,14 @@ async fn print_rendered(arguments: &RenderArguments) -> Result<ExitCode, Failure
     let manifests = Manifests::read(&arguments.files, &arguments.namespace)?;
     let adapters = setup::adapters(&arguments.registry, &[], Arc::new(Unobserved))?;
     let pipeline = Pipeline::new(adapters, Limits::default(), &(Arc::new(()) as Arc<dyn CacheObserver>));
-    let rules = OperatorOptions {
+    let options = OperatorOptions {
         require_verification: arguments.require_verification,
     };
     let (mut output, mut problems) = (std::io::stdout(), std::io::stderr());
     let verdict = render(
         &manifests,
         &pipeline,
-        rules,
+        options,
         arguments.status,
         &mut output,
         &mut problems,

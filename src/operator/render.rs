@@ -10,9 +10,11 @@ use kube::ResourceExt as _;
 use serde_json::Value;
 
 use super::api::spec::PolicyImage;
-use super::reconcile::outcome::{Failure, Outcome, StepError, Success};
+use super::delivery::Delivery;
+use super::reconcile::outcome::{Failure, Outcome, StepError, Success, VerifiedPlan};
 use super::reconcile::validate::{self, OperatorOptions};
-use super::reconcile::{deliver, plan, resolve_and_verify, status};
+use super::reconcile::{plan, resolve_and_verify};
+use super::status;
 use crate::pipeline::Pipeline;
 use crate::pipeline::ports::Ports;
 use crate::pipeline::reason::{Classify as _, Disposition, Reason};
@@ -76,24 +78,24 @@ pub enum RenderError {
 pub async fn render<P: Ports>(
     manifests: &Manifests,
     pipeline: &Pipeline<P>,
-    rules: OperatorOptions,
+    options: OperatorOptions,
     with_status: bool,
     output: &mut (dyn Write + Send),
     problems: &mut (dyn Write + Send),
 ) -> Result<Verdict, RenderError> {
     let mut verdict = Verdict::Delivered;
     for object in manifests.policy_images() {
-        let (outcome, config_map) = match Box::pin(bounded(object, manifests, pipeline, rules)).await {
-            Ok((success, config_map)) => (Outcome::Success(Box::new(success)), Some(config_map)),
+        let (outcome, config_maps) = match Box::pin(with_deadline(object, manifests, pipeline, options)).await {
+            Ok((success, config_maps)) => (Outcome::Success(Box::new(success)), config_maps),
             Err(failure) => {
                 let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
                 let (reason, error) = (failure.error.reason(), failure.error.explain());
                 writeln!(problems, "PolicyImage '{namespace}/{name}': {reason}: {error}")?;
                 verdict = verdict.max(Verdict::of(reason, failure.error.disposition()));
-                (Outcome::Failure(failure), None)
+                (Outcome::Failure(failure), Vec::new())
             }
         };
-        if let Some(config_map) = config_map {
+        for config_map in config_maps {
             write!(output, "---\n{}", serde_saphyr::to_string(&config_map)?)?;
         }
         if with_status {
@@ -104,35 +106,41 @@ pub async fn render<P: Ports>(
     Ok(verdict)
 }
 
-async fn bounded<P: Ports>(
+async fn with_deadline<P: Ports>(
     object: &PolicyImage,
     manifests: &Manifests,
     pipeline: &Pipeline<P>,
-    rules: OperatorOptions,
-) -> Result<(Success, Value), Failure> {
+    options: OperatorOptions,
+) -> Result<(Success, Vec<Value>), Failure> {
     let deadline = validate::timeout(&object.spec).unwrap_or(validate::DEFAULT_TIMEOUT);
-    let run = async {
-        let plan = plan(object, manifests, rules).await?;
-        let verified_plan = resolve_and_verify(plan, pipeline, Instant::now()).await?;
-        let failed = |error: StepError| Failure::after(verified_plan.verified.verification(), error);
-        let acquired = pipeline
-            .acquire(
-                &verified_plan.plan.source,
-                &verified_plan.verified,
-                deliver::MAX_CONFIG_MAP_BYTES,
-            )
-            .await;
-        let acquired = acquired.map_err(|error| failed(error.into()))?;
-        let config_map = deliver::config_map(&verified_plan.plan.target, &verified_plan.revision, &acquired.bundle);
-        let config_map = config_map.map_err(|error| failed(error.into()))?;
-        Ok((
-            Success::new(&verified_plan, Some(acquired.summary())),
-            without_owner(config_map),
-        ))
-    };
-    tokio::time::timeout(deadline, run)
+    tokio::time::timeout(deadline, render_one(object, manifests, pipeline, options))
         .await
         .unwrap_or_else(|_| Err(StepError::DeadlineExceeded(deadline).into()))
+}
+
+async fn render_one<P: Ports>(
+    object: &PolicyImage,
+    manifests: &Manifests,
+    pipeline: &Pipeline<P>,
+    options: OperatorOptions,
+) -> Result<(Success, Vec<Value>), Failure> {
+    let plan = plan(object, manifests, options).await?;
+    let verified_plan = resolve_and_verify(plan, pipeline, Instant::now()).await?;
+    let failed = |error: StepError| Failure::after(verified_plan.verified.verification(), error);
+    let VerifiedPlan {
+        plan,
+        revision,
+        verified,
+        ..
+    } = &verified_plan;
+    let acquired = pipeline.acquire(&plan.source, verified, plan.largest_bundle()).await;
+    let acquired = acquired.map_err(|error| failed(error.into()))?;
+    let config_maps = plan.deliveries.iter().map(|Delivery::ConfigMap(target)| {
+        let manifest = target.manifest(revision, &acquired.bundle);
+        manifest.map(without_owner).map_err(|error| failed(error.into()))
+    });
+    let config_maps = config_maps.collect::<Result<_, _>>()?;
+    Ok((Success::new(&verified_plan, Some(acquired.summary())), config_maps))
 }
 
 /// Outside of a cluster there is no object to own the ConfigMap, and no operator that manages it.

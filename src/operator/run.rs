@@ -12,13 +12,15 @@ use tokio::sync::Semaphore;
 use super::api::condition::READY;
 use super::args::RunArguments;
 use super::connect::{self, ConnectError};
-use super::context::Context;
+use super::controller::context::Context;
+use super::controller::state::StateCache;
 use super::controller::{self, View, Watches};
 use super::leader::{self, LeaderElection, Leadership, Loss, Timing};
 use super::metrics::Metrics;
 use super::objects::ClusterObjects;
-use super::reconcile::memory::StateCache;
 use super::reconcile::validate::OperatorOptions;
+use super::status::StatusWriter;
+use super::write_gate::WriteGate;
 use crate::adapters::registry::observer::RequestObserver;
 use crate::domain::bundle::Limits;
 use crate::pipeline::Pipeline;
@@ -103,8 +105,14 @@ pub async fn run(arguments: RunArguments) -> Result<(), RunError> {
         None
     };
     metrics.leads(true);
-    let context = Arc::new(context(&arguments, client, adapters, &metrics, leadership.as_ref()));
-    work(&arguments, context, readiness, stop, leadership).await
+    let context = Arc::new(context(
+        &arguments,
+        client.clone(),
+        adapters,
+        &metrics,
+        leadership.as_ref(),
+    ));
+    work(&arguments, client, context, readiness, stop, leadership).await
 }
 
 fn encoder(metrics: &Arc<Metrics>) -> health::Encoder {
@@ -141,24 +149,25 @@ fn context<P: Ports>(
         instance: Some(connect::host_name()),
     };
     let observer: Arc<dyn CacheObserver> = metrics.clone();
+    let gate = WriteGate::new(client.clone(), leadership.map(Leadership::handle));
     Context {
-        objects: ClusterObjects::new(client.clone()),
+        objects: ClusterObjects::new(client),
         pipeline: Pipeline::new(ports, Limits::default(), &observer),
-        rules: OperatorOptions {
+        options: OperatorOptions {
             require_verification: arguments.require_verification,
         },
-        memory: StateCache::default(),
-        reporter,
+        states: StateCache::default(),
+        status: StatusWriter::new(gate.clone(), reporter),
         metrics: Arc::clone(metrics),
         slots: Semaphore::new(usize::from(arguments.concurrency)),
-        tenure: leadership.map(Leadership::tenure),
-        client,
+        gate,
     }
 }
 
 /// Runs one controller for each watched namespace, or one for all.
 async fn work<P: Ports>(
     arguments: &RunArguments,
+    client: Client,
     context: Arc<Context<P>>,
     readiness: Readiness,
     stop: Shutdown,
@@ -170,7 +179,7 @@ async fn work<P: Ports>(
         let (watches, view) = Watches::new(namespace);
         views.push(view);
         let shutdown = stop.requested();
-        controllers.spawn(controller::run(watches, Arc::clone(&context), shutdown));
+        controllers.spawn(controller::run(watches, client.clone(), Arc::clone(&context), shutdown));
     }
     tokio::spawn(announce(views, readiness, Arc::clone(&context.metrics)));
     let asked = stop.clone();

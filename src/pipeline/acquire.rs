@@ -1,4 +1,4 @@
-//! From a verified digest to the bundle it names.
+//! From a verified digest to the manifest, and on to the bundle it names.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,9 +27,8 @@ pub struct Acquired {
 impl Acquired {
     /// About how many bytes it takes in memory.
     pub(super) fn memory_bytes(&self) -> usize {
-        let annotations = self.annotations.iter();
-        let annotations = annotations.map(|(name, value)| name.len() + value.len() + 2 * size_of::<String>());
-        size_of::<Self>() + self.bundle.value().facts().memory_bytes() + annotations.sum::<usize>()
+        let facts = self.bundle.value().facts().memory_bytes();
+        size_of::<Self>() + facts + annotations_bytes(&self.annotations)
     }
 
     /// What there is to report about it.
@@ -98,44 +97,16 @@ impl Classify for AcquireError {
     }
 }
 
-/// Fetches the manifest (through an index, if there is one) and the bundle, and reads the bundle within `limits`. A bundle
-/// of more than `largest` bytes, which nothing could take, is not asked for.
+/// Fetches and reads the manifest that a verified revision names, through an index if there is one.
 ///
 /// # Errors
 /// [`AcquireError`].
-pub(super) async fn acquire<R: Registry>(
+pub(super) async fn open<R: Registry>(
     registry: &R,
     source: &ImageSource,
     revision: &Verified<ImageRevision>,
-    limits: Limits,
-    largest: u64,
-    blocking: &BlockingWork,
-) -> Result<Acquired, AcquireError> {
-    let (repository, access) = (&revision.value().repository, source.access());
-    let manifest = open(registry, repository, access, revision).await?;
-    let PolicyManifest { bundle, annotations } = manifest.value().clone();
-    let limit = largest.min(limits.compressed_bytes);
-    if bundle.size > limit {
-        let size = bundle.size;
-        return Err(AcquireError::LimitSize { size, limit });
-    }
-    let content = registry.blob(repository, &bundle, access).await;
-    let content = content.map_err(AcquireError::Fetch)?;
-    // Inflating megabytes would hold up every other object on this thread.
-    let read = blocking.run(move |token| manifest.bundle(content, &limits, token));
-    Ok(Acquired {
-        bundle: read.await?.map_err(AcquireError::ReadBundle)?,
-        annotations: Arc::new(annotations),
-    })
-}
-
-/// The manifest, without its bytes, which nobody needs while the bundle is on its way.
-async fn open<R: Registry>(
-    registry: &R,
-    repository: &Repository,
-    access: &RegistryAccess,
-    revision: &Verified<ImageRevision>,
 ) -> Result<Verified<PolicyManifest>, AcquireError> {
+    let (repository, access) = (&revision.value().repository, source.access());
     let raw = fetch(registry, repository, revision.value().digest, access).await?;
     let opened = revision.open(&raw.media_type, &raw.bytes);
     match opened.map_err(AcquireError::OpenManifest)? {
@@ -147,6 +118,42 @@ async fn open<R: Registry>(
                 .map_err(AcquireError::OpenManifest)
         }
     }
+}
+
+/// About how many bytes annotations take in memory.
+pub(super) fn annotations_bytes(annotations: &BTreeMap<String, String>) -> usize {
+    let entries = annotations.iter();
+    let bytes = entries.map(|(name, value)| name.len() + value.len() + 2 * size_of::<String>());
+    bytes.sum()
+}
+
+/// Fetches the bundle that a verified manifest names, and reads it within `limits`. A bundle of more than `largest` bytes,
+/// which nothing could take, is not asked for.
+///
+/// # Errors
+/// [`AcquireError`].
+pub(super) async fn acquire<R: Registry>(
+    registry: &R,
+    source: &ImageSource,
+    manifest: Verified<PolicyManifest>,
+    limits: Limits,
+    largest: u64,
+    blocking: &BlockingWork,
+) -> Result<Acquired, AcquireError> {
+    let PolicyManifest { bundle, annotations } = manifest.value().clone();
+    let limit = largest.min(limits.compressed_bytes);
+    if bundle.size > limit {
+        let size = bundle.size;
+        return Err(AcquireError::LimitSize { size, limit });
+    }
+    let content = registry.blob(source.repository(), &bundle, source.access()).await;
+    let content = content.map_err(AcquireError::Fetch)?;
+    // Inflating megabytes would hold up every other object on this thread.
+    let read = blocking.run(move |token| manifest.bundle(content, &limits, token));
+    Ok(Acquired {
+        bundle: read.await?.map_err(AcquireError::ReadBundle)?,
+        annotations: Arc::new(annotations),
+    })
 }
 
 async fn fetch<R: Registry>(

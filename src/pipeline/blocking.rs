@@ -84,7 +84,7 @@ mod tests {
         hears.recv_timeout(SOON).unwrap();
         assert!(tokio::time::timeout(NEVER, work.run(|_| ())).await.is_err());
         lets_go.send(()).unwrap();
-        let second = tokio::time::timeout(SOON, work.run(|token| token.is_cancelled())).await;
+        let second = tokio::time::timeout(SOON, work.run(CancellationToken::is_cancelled)).await;
         assert_eq!(second.unwrap(), Ok(false));
     }
 

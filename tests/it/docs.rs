@@ -13,9 +13,9 @@ use std::time::Duration;
 use clap::CommandFactory as _;
 use policy_operator::adapters::registry::observer::{RequestKind, RequestObserver as _};
 use policy_operator::operator::args::Arguments;
-use policy_operator::operator::metrics::{Metrics, Outcome};
+use policy_operator::operator::metrics::Metrics;
 use policy_operator::operator::render::manifests::Manifests;
-use policy_operator::pipeline::reason::Reason;
+use policy_operator::pipeline::reason::{Disposition, Reason};
 use policy_operator::pipeline::single_flight::{CacheName, CacheObserver as _};
 use strum::VariantArray as _;
 
@@ -89,7 +89,7 @@ fn flags(subcommand: &str) -> (BTreeSet<String>, BTreeSet<String>) {
 /// was used once, so a new one has to be used here; until then its row in the documentation is unknown.
 fn families() -> BTreeSet<String> {
     let metrics = Metrics::new();
-    metrics.reconciled(Reason::Internal, Outcome::Retry, Duration::ZERO);
+    metrics.reconciled(Reason::Internal, Some(Disposition::Retry), Duration::ZERO);
     metrics.request(RequestKind::Token, None);
     metrics.requested(CacheName::Bundle, true);
     metrics.policy_images(0, 0);

@@ -78,7 +78,7 @@ async fn of_five_candidates_one_leads_at_a_time_and_all_get_their_turn() {
             let leadership = candidate.acquire().await;
             assert_eq!(leaders.fetch_add(1, Ordering::SeqCst), 0, "two leaders at once");
             tokio::time::sleep(RETRY * 2).await;
-            assert!(leadership.tenure().holds());
+            assert!(leadership.handle().holds());
             leaders.fetch_sub(1, Ordering::SeqCst);
             leadership.release().await.expect("released");
         });
@@ -104,7 +104,7 @@ async fn a_leader_stays_and_its_lease_says_so() {
     let before = arena.spec().await;
     tokio::time::sleep(LEASE + RETRY).await;
     let after = arena.spec().await;
-    assert!(leadership.tenure().holds());
+    assert!(leadership.handle().holds());
     assert!(after.holder_identity.expect("holder").starts_with("pod-a_"));
     assert_eq!(
         (after.lease_transitions, after.acquire_time),
@@ -117,14 +117,14 @@ async fn a_leader_stays_and_its_lease_says_so() {
 async fn a_released_lease_changes_hands_without_waiting_for_its_end() {
     let arena = Arena::open("leader-release").await;
     let first = acquired(&arena.candidate("pod-a")).await;
-    let tenure = first.tenure();
+    let handle = first.handle();
     let second = arena.candidate("pod-b");
     let waiting = tokio::spawn(async move { second.acquire().await });
     tokio::time::sleep(RETRY * 2).await;
     assert!(!waiting.is_finished());
     let released = Instant::now();
     first.release().await.expect("released");
-    assert!(!tenure.holds(), "who gave the Lease up writes no more");
+    assert!(!handle.holds(), "who gave the Lease up writes no more");
     let _second = timeout(SOON, waiting).await.expect("leads").expect("no panic");
     assert!(released.elapsed() < LEASE, "{:?}", released.elapsed());
 }
@@ -151,7 +151,7 @@ async fn a_leader_that_is_cut_off_stops_before_another_starts() {
     let arena = Arena::open("leader-cut").await;
     let proxy = Proxy::start(arena.cluster).await;
     let mut first = acquired(&arena.candidate_with(proxy.client.clone(), "pod-a")).await;
-    let tenure = first.tenure();
+    let handle = first.handle();
     let second = arena.candidate("pod-b");
     let waiting = tokio::spawn(async move {
         let leadership = second.acquire().await;
@@ -161,7 +161,7 @@ async fn a_leader_that_is_cut_off_stops_before_another_starts() {
     let loss = lost(&mut first).await;
     let stopped = Instant::now();
     assert!(matches!(&loss, Loss::NotRenewed { .. }), "{loss}");
-    assert!(!tenure.holds());
+    assert!(!handle.holds());
     let (_second, started) = timeout(SOON, waiting).await.expect("leads").expect("no panic");
     assert!(stopped < started, "the old leader stopped {:?} late", stopped - started);
 }
@@ -171,10 +171,10 @@ async fn a_leader_that_is_cut_off_stops_before_another_starts() {
 async fn a_leader_that_was_stopped_knows_at_once_when_it_goes_on() {
     let arena = Arena::open("leader-stopped").await;
     let mut leadership = acquired(&arena.candidate("pod-a")).await;
-    let tenure = leadership.tenure();
-    assert!(tenure.holds());
+    let handle = leadership.handle();
+    assert!(handle.holds());
     std::thread::sleep(LEASE);
-    assert!(!tenure.holds(), "before any task could notice");
+    assert!(!handle.holds(), "before any task could notice");
     let loss = lost(&mut leadership).await;
     assert!(
         matches!(&loss, Loss::NotRenewed { .. }),
@@ -200,7 +200,7 @@ async fn a_leader_that_is_robbed_gives_up_and_names_the_robber() {
             holder: "by hand".to_owned()
         }
     );
-    assert!(!first.tenure().holds());
+    assert!(!first.handle().holds());
     first.release().await.expect("nothing to release");
     assert_eq!(arena.spec().await.holder_identity.as_deref(), Some("by hand"));
 }

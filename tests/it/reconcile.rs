@@ -33,6 +33,7 @@ mod ownership;
 mod responder;
 mod robustness;
 mod tenancy;
+mod truth;
 mod verification;
 
 /// For what happens at once; generous, because the machine may be busy.

@@ -25,6 +25,8 @@ pub(super) fn bundle(image: Image) -> Result<PolicyManifest, ManifestError> {
     };
     let mut annotations = std::mem::take(&mut layer.annotations);
     annotations.extend(image.annotations);
+    // A text of any length, which nobody asks for again.
+    layer.artifact_type = None;
     Ok(PolicyManifest {
         bundle: layer,
         annotations: kept(&annotations),

@@ -110,7 +110,7 @@ pub struct PolicyImageSpec {
 
     /// Where the bundle goes. Absent: to a ConfigMap named after this object with `-bundle` appended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub delivery: Option<Delivery>,
+    pub delivery: Option<DeliverySpec>,
 }
 
 // Patterns are CEL rules, because a rule has a message. Durations are in Go's notation, without signs and fractions; no
@@ -260,16 +260,16 @@ pub struct KeySource {
 /// Where the bundle goes.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq, Default)]
 #[serde(rename_all = "camelCase")]
-pub struct Delivery {
+pub struct DeliverySpec {
     /// A ConfigMap in the same namespace, owned by this object and restored when it is changed or deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub config_map: Option<ConfigMapDelivery>,
+    pub config_map: Option<ConfigMapDeliverySpec>,
 }
 
 /// The ConfigMap that holds the bundle.
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
-pub struct ConfigMapDelivery {
+pub struct ConfigMapDeliverySpec {
     /// Name of the ConfigMap; by default the name of this object with `-bundle` appended. A ConfigMap that exists and
     /// is not owned by this object is never touched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -296,7 +296,7 @@ pub struct ConfigMapDelivery {
     pub annotations: BTreeMap<String, String>,
 }
 
-impl Default for ConfigMapDelivery {
+impl Default for ConfigMapDeliverySpec {
     fn default() -> Self {
         Self {
             name: None,

@@ -88,7 +88,7 @@ impl Leadership {
 
     /// A handle for those who write, to ask right before a write whether they still may.
     #[must_use]
-    pub fn tenure(&self) -> LeaderHandle {
+    pub fn handle(&self) -> LeaderHandle {
         LeaderHandle(self.state.clone())
     }
 

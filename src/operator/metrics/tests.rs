@@ -8,9 +8,15 @@ use super::*;
 /// Every label value that there is, used once.
 fn everything() -> Arc<Metrics> {
     let metrics = Arc::new(Metrics::new());
-    let outcomes = [Outcome::Success, Outcome::Stalled, Outcome::Retry, Outcome::Wait];
+    let waiting = Disposition::WaitFor(Duration::ZERO);
+    let failures = [
+        None,
+        Some(Disposition::Stalled),
+        Some(Disposition::Retry),
+        Some(waiting),
+    ];
     for (index, reason) in Reason::VARIANTS.iter().enumerate() {
-        metrics.reconciled(*reason, outcomes[index % outcomes.len()], Duration::from_millis(30));
+        metrics.reconciled(*reason, failures[index % failures.len()], Duration::from_millis(30));
     }
     for kind in RequestKind::VARIANTS {
         for status in (0..=999).map(Some).chain([None]) {

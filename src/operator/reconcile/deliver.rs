@@ -1,249 +1,127 @@
-//! Step 7: writes the ConfigMap.
+//! Brings every place that a plan delivers to up to what was verified.
 
-use std::collections::BTreeMap;
-
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
-use kube::core::PartialObjectMeta;
-use kube::{Api, Client};
-use serde_json::{Value, json};
 
-use super::decide::{annotations, labels};
-use super::observe::{LiveConfigMap, Observed, is_owned};
-use super::validate::Target;
-use crate::domain::bundle::{Bundle, BundleError};
-use crate::domain::revision::Revision;
-use crate::domain::trust::Verified;
-use crate::operator::api::FIELD_MANAGER;
-use crate::operator::kube_error::KubeError;
-use crate::pipeline::reason::{Classify, Disposition, Reason};
+use super::outcome::{StepError, VerifiedPlan};
+use crate::domain::digest::Digest;
+use crate::operator::api::status::PolicyImageStatus;
+use crate::operator::delivery::config_map::{ApplyError, ConfigMapState, LastGood, Observed};
+use crate::operator::delivery::{ConfigMapDelivery, Delivery};
+use crate::operator::write_gate::WriteGate;
+use crate::pipeline::Pipeline;
+use crate::pipeline::acquire::{Acquired, BundleSummary};
+use crate::pipeline::ports::Ports;
 
-/// Most bytes that Kubernetes keeps in one ConfigMap. Names and annotations are counted too, so that the API server never
-/// has to refuse.
-pub const MAX_CONFIG_MAP_BYTES: u64 = 1 << 20;
+/// How often a ConfigMap is looked at in one run while another client changes it between our look and our write.
+const CONFLICT_ATTEMPTS: u32 = 3;
 
-/// Why the bundle was not delivered.
-#[derive(Debug, thiserror::Error)]
-pub enum DeliverError {
-    /// The bundle does not fit.
-    #[error(
-        "the bundle has {size} bytes and a ConfigMap holds at most {limit} with its metadata; leave tests and unused data out of the bundle, or split it into several policy images"
-    )]
-    FitConfigMap {
-        /// The bundle's size.
-        size: u64,
-        /// What would fit.
-        limit: u64,
-    },
-    /// The ConfigMap is immutable.
-    #[error("ConfigMap '{0}' is immutable and holds something else; delete it, and it is written anew")]
-    ChangeImmutable(String),
-    /// Somebody created the ConfigMap at the same moment.
-    #[error("ConfigMap '{0}' was created by somebody else just now; what we added to it was taken back")]
-    Conflict(String),
-    /// The bytes could not be read back.
-    #[error(transparent)]
-    ReadBundle(BundleError),
-    /// The API server did not take it.
-    #[error(transparent)]
-    Write(KubeError),
-}
-
-impl Classify for DeliverError {
-    fn reason(&self) -> Reason {
-        match self {
-            Self::FitConfigMap { .. } => Reason::TooLarge,
-            Self::ChangeImmutable(_) => Reason::Immutable,
-            Self::Conflict(_) => Reason::NotOwned,
-            Self::ReadBundle(error) => error.reason(),
-            Self::Write(error) => error.reason(),
-        }
-    }
-
-    fn disposition(&self) -> Disposition {
-        match self {
-            Self::FitConfigMap { .. } | Self::ChangeImmutable(_) => Disposition::Stalled,
-            Self::Conflict(_) => Disposition::Retry,
-            Self::ReadBundle(error) => error.disposition(),
-            Self::Write(error) => error.disposition(),
-        }
-    }
-}
-
-/// The ConfigMap that `target` asks for.
+/// Delivers what `plan` verified wherever it is not yet. Answers what there is to report about the bundle; nothing where
+/// `status` says it already.
+///
+/// Which bundle it must be is what the verified manifest says. Status has no word in this: whoever may edit it could name
+/// a bundle of their own, and put it into the ConfigMap.
 ///
 /// # Errors
-/// [`DeliverError::FitConfigMap`] or [`DeliverError::ReadBundle`].
-pub fn config_map(target: &Target, revision: &Revision, bundle: &Verified<Bundle>) -> Result<Value, DeliverError> {
-    let facts = bundle.value().facts();
-    let labels = labels(target);
-    let annotations = annotations(target, revision, &facts.digest);
-    let metadata_bytes =
-        |map: &BTreeMap<String, String>| map.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
-    let overhead = target.key.len() + target.name.len() + metadata_bytes(&labels) + metadata_bytes(&annotations);
-    let limit = MAX_CONFIG_MAP_BYTES.saturating_sub(overhead as u64);
-    if facts.size > limit {
-        return Err(DeliverError::FitConfigMap {
-            size: facts.size,
-            limit,
-        });
-    }
-    let bytes = bundle.bytes(limit).map_err(DeliverError::ReadBundle)?;
-    let key = &target.key;
-    Ok(json!({
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {
-            "name": target.name,
-            "namespace": target.namespace,
-            "labels": labels,
-            "annotations": annotations,
-            "ownerReferences": [{
-                "apiVersion": "opcr.io/v1alpha1",
-                "kind": "PolicyImage",
-                "name": target.owner.name,
-                "uid": target.owner.uid,
-                "controller": true,
-            }],
-        },
-        "binaryData": { key: STANDARD.encode(bytes) },
-    }))
-}
-
-/// Applies the ConfigMap, and answers what is there afterwards.
-///
-/// One that exists is changed only in the very version that was seen to be ours. One that was absent is created without
-/// force; if somebody else created it in between, all that we added is taken back. ConfigMaps of `previous_config_maps`, where the
-/// bundle was before the spec changed, are removed afterwards.
-///
-/// # Errors
-/// [`DeliverError`].
-pub async fn deliver(
-    client: &Client,
-    target: &Target,
-    revision: &Revision,
-    bundle: &Verified<Bundle>,
-    observed: &Observed,
-    previous_config_maps: &[String],
-) -> Result<LiveConfigMap, DeliverError> {
-    let mut object = config_map(target, revision, bundle)?;
-    let mut parameters = PatchParams::apply(FIELD_MANAGER);
-    if let Observed::Ours(existing) = observed {
-        if existing.immutable {
-            return Err(DeliverError::ChangeImmutable(target.name.clone()));
+/// The error of the step that failed.
+pub async fn deliver<P: Ports>(
+    gate: &WriteGate,
+    pipeline: &Pipeline<P>,
+    plan: &VerifiedPlan,
+    status: Option<&PolicyImageStatus>,
+    state: &mut ConfigMapState,
+    watched: Option<&ObjectMeta>,
+) -> Result<Option<BundleSummary>, StepError> {
+    let manifest = pipeline.open(&plan.plan.source, &plan.verified).await?;
+    let wanted = manifest.value().bundle.digest;
+    let mut summary = None;
+    for delivery in &plan.plan.deliveries {
+        let Delivery::ConfigMap(target) = delivery;
+        let previous = previous_config_maps(target, status, state);
+        if let Some(acquired) = deliver_to(target, &wanted, gate, pipeline, plan, state, watched).await? {
+            summary = Some(acquired.summary());
         }
-        parameters = parameters.force();
-        object["metadata"]["uid"] = Value::from(existing.uid.clone());
-        object["metadata"]["resourceVersion"] = Value::from(prune_foreign_keys(client, target, existing).await?);
+        for previous in previous {
+            previous.prune(gate).await?;
+        }
     }
-    let applied = apply(client, target, &parameters, &object).await?;
-    if *observed == Observed::Absent && !only_ours(&applied) {
-        release_fields(client, target, &parameters, applied.uid.as_deref()).await?;
-        return Err(DeliverError::Conflict(target.name.clone()));
+    if summary.is_none() && reported(status) != Some(wanted) {
+        summary = Some(
+            pipeline
+                .acquire(&plan.plan.source, &plan.verified, plan.plan.largest_bundle())
+                .await?
+                .summary(),
+        );
     }
-    for previous in previous_config_maps.iter().filter(|previous| **previous != target.name) {
-        prune_previous(client, target, previous).await?;
+    Ok(summary)
+}
+
+/// Answers the bundle where it had to be written.
+async fn deliver_to<P: Ports>(
+    target: &ConfigMapDelivery,
+    wanted: &Digest,
+    gate: &WriteGate,
+    pipeline: &Pipeline<P>,
+    plan: &VerifiedPlan,
+    state: &mut ConfigMapState,
+    mut watched: Option<&ObjectMeta>,
+) -> Result<Option<Acquired>, StepError> {
+    let mut attempts = CONFLICT_ATTEMPTS;
+    loop {
+        let observed = target.observe(gate, state, watched).await?;
+        if let Observed::Ours(live) = &observed
+            && live.holds(target, &plan.revision, wanted)
+        {
+            state.record(target, live.clone());
+            return Ok(None);
+        }
+        let acquired = pipeline
+            .acquire(&plan.plan.source, &plan.verified, plan.plan.largest_bundle())
+            .await?;
+        match target.apply(gate, &plan.revision, &acquired.bundle, &observed).await {
+            Ok(live) => {
+                state.record(target, live);
+                state.last_good = Some(LastGood {
+                    target: target.clone(),
+                    revision: plan.revision.clone(),
+                    bundle: acquired.bundle.clone(),
+                });
+                return Ok(Some(acquired));
+            }
+            // What the watch showed is not there any more; look for ourselves.
+            Err(error) if is_worth_another_look(&error, &mut attempts) => watched = None,
+            Err(error) => return Err(error.into()),
+        }
     }
-    Ok(LiveConfigMap {
-        uid: applied.uid.clone().unwrap_or_default(),
-        resource_version: applied.resource_version.clone().unwrap_or_default(),
-        content: Some(bundle.value().facts().digest),
-        labels: applied.labels.unwrap_or_default(),
-        annotations: applied.annotations.unwrap_or_default(),
-        removal: None,
-        immutable: false,
-    })
 }
 
-/// Removes what others put beside our key, which OPA would read too and server-side apply leaves alone; answers the
-/// resource version afterwards.
-async fn prune_foreign_keys(
-    client: &Client,
-    target: &Target,
-    existing: &LiveConfigMap,
-) -> Result<String, DeliverError> {
-    let Some(removal) = &existing.removal else {
-        return Ok(existing.resource_version.clone());
-    };
-    let mut patch = removal.clone();
-    patch["metadata"] = json!({ "uid": existing.uid, "resourceVersion": existing.resource_version });
-    let parameters = PatchParams {
-        field_manager: Some(FIELD_MANAGER.to_owned()),
-        ..PatchParams::default()
-    };
-    let metadata = write(client, target, &parameters, &Patch::Merge(patch)).await?;
-    Ok(metadata.resource_version.unwrap_or_default())
+fn is_worth_another_look(error: &ApplyError, attempts: &mut u32) -> bool {
+    *attempts = attempts.saturating_sub(1);
+    error.is_conflict() && *attempts > 0
 }
 
-async fn apply(
-    client: &Client,
-    target: &Target,
-    parameters: &PatchParams,
-    object: &Value,
-) -> Result<ObjectMeta, DeliverError> {
-    write(client, target, parameters, &Patch::Apply(object.clone())).await
+/// The bundle that status says is delivered.
+pub(super) fn reported(status: Option<&PolicyImageStatus>) -> Option<Digest> {
+    status?.bundle.as_ref()?.digest.parse().ok()
 }
 
-async fn write(
-    client: &Client,
-    target: &Target,
-    parameters: &PatchParams,
-    patch: &Patch<Value>,
-) -> Result<ObjectMeta, DeliverError> {
-    let api: Api<ConfigMap> = Api::namespaced(client.clone(), &target.namespace);
-    let written: Result<PartialObjectMeta<ConfigMap>, _> = api.patch_metadata(&target.name, parameters, patch).await;
-    let failed = |error| DeliverError::Write(KubeError::new(format!("write ConfigMap '{}'", target.name), error));
-    Ok(written.map_err(failed)?.metadata)
-}
-
-/// Whether nobody else has ever written to the object.
-fn only_ours(applied: &ObjectMeta) -> bool {
-    applied
-        .managed_fields
-        .iter()
-        .flatten()
-        .all(|entry| entry.manager.as_deref() == Some(FIELD_MANAGER))
-}
-
-/// Applies a configuration without any field, which removes all that we own and nothing else. With the UID, because
-/// applied to what has been deleted meanwhile it would create a ConfigMap that nobody owns, and that is in our way.
-async fn release_fields(
-    client: &Client,
-    target: &Target,
-    parameters: &PatchParams,
-    uid: Option<&str>,
-) -> Result<(), DeliverError> {
-    let metadata = json!({ "name": target.name, "uid": uid });
-    let empty = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata });
-    apply(client, target, parameters, &empty).await.map(drop)
-}
-
-/// Deletes the ConfigMap that was delivered under another name before the spec changed, if it is still ours.
-async fn prune_previous(client: &Client, target: &Target, previous: &str) -> Result<(), DeliverError> {
-    let api: Api<ConfigMap> = Api::namespaced(client.clone(), &target.namespace);
-    let failed = |error| DeliverError::Write(KubeError::new(format!("remove ConfigMap '{previous}'"), error));
-    let Some(found) = api.get_metadata_opt(previous).await.map_err(failed)? else {
-        return Ok(());
-    };
-    if !is_owned(&found.metadata, &target.owner.uid) {
-        return Ok(());
-    }
-    let preconditions = Preconditions {
-        uid: found.metadata.uid,
-        resource_version: found.metadata.resource_version,
-    };
-    let parameters = DeleteParams {
-        preconditions: Some(preconditions),
-        ..DeleteParams::default()
-    };
-    match api.delete(previous, &parameters).await {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-        Err(error) => Err(failed(error)),
-    }
+/// Other ConfigMaps where the bundle may still be: by status, and where this process put it last, if status could not be
+/// written since.
+fn previous_config_maps(
+    target: &ConfigMapDelivery,
+    status: Option<&PolicyImageStatus>,
+    state: &ConfigMapState,
+) -> Vec<ConfigMapDelivery> {
+    let recorded = status
+        .and_then(|status| status.delivery.as_ref())
+        .and_then(|delivery| ConfigMapDelivery::recorded(target.owner.clone(), delivery));
+    let applied = state.applied.as_ref().map(|applied| ConfigMapDelivery {
+        name: applied.name.clone(),
+        ..target.clone()
+    });
+    let mut previous: Vec<_> = recorded.into_iter().chain(applied).collect();
+    previous.retain(|previous| previous.name != target.name);
+    previous.dedup_by(|one, other| one.name == other.name);
+    previous
 }
 
 #[cfg(test)]

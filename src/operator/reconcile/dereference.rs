@@ -1,4 +1,4 @@
-//! Step 1: fetches what the spec names.
+//! Fetches what the spec names.
 //!
 //! Everything is read in the object's own namespace and by name: no reference has a namespace, and no Secret is ever
 //! listed or watched.

@@ -3,30 +3,31 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::deliver::DeliverError;
 use super::dereference::DereferenceError;
-use super::observe::ObserveError;
 use super::validate::{Plan, ValidateError};
 use crate::domain::revision::Revision;
 use crate::domain::source::{Selection, Source};
 use crate::domain::trust::{TrustError, Verification, Verified};
+use crate::operator::delivery::Delivery;
+use crate::operator::delivery::config_map::{ApplyError, ObserveError};
 use crate::operator::hints;
+use crate::operator::write_gate::LeadershipLost;
 use crate::pipeline::acquire::{AcquireError, BundleSummary};
 use crate::pipeline::reason::{Classify, Disposition, Reason, chain};
 use crate::pipeline::resolve::ResolveError;
 use crate::pipeline::verify::VerifyError;
 
-/// What steps 1 to 4 found out.
+/// A plan, and the verified revision that it is about.
 #[derive(Debug)]
 pub struct VerifiedPlan {
     /// What the run sets out to do.
     pub plan: Plan,
     /// What the source resolved to.
     pub revision: Revision,
-    /// The same, with the proof.
+    /// The same, with its verification.
     pub verified: Verified<Revision>,
     /// When the registry was asked; others may have asked before this run began.
-    pub asked: Instant,
+    pub resolved_at: Instant,
 }
 
 /// The end of one run.
@@ -34,10 +35,31 @@ pub struct VerifiedPlan {
 pub enum Outcome {
     /// `spec.suspend` is set; nothing was done.
     Suspended,
-    /// The target holds what the spec asks for, proved as it asks.
+    /// The target holds what the spec asks for, verified as it asks.
     Success(Box<Success>),
     /// It does not, or could not be found out.
     Failure(Failure),
+}
+
+impl Outcome {
+    /// The reason of the Ready condition that the run ends with.
+    #[must_use]
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Suspended => Reason::Suspended,
+            Self::Success(_) => Reason::Succeeded,
+            Self::Failure(failure) => failure.error.reason(),
+        }
+    }
+
+    /// What happens after a failure; none after a good run.
+    #[must_use]
+    pub fn disposition(&self) -> Option<Disposition> {
+        match self {
+            Self::Suspended | Self::Success(_) => None,
+            Self::Failure(failure) => Some(failure.error.disposition()),
+        }
+    }
 }
 
 /// What a good run has to report.
@@ -49,14 +71,14 @@ pub struct Success {
     pub semver_tag: Option<String>,
     /// Why it may be delivered.
     pub verification: Verification,
-    /// The ConfigMap and its key.
-    pub target: (String, String),
-    /// The new bundle and its image's annotations; none where what is delivered has not changed.
+    /// Where the bundle is.
+    pub deliveries: Vec<Delivery>,
+    /// The bundle and its image's annotations; none where status describes them already.
     pub bundle: Option<BundleSummary>,
 }
 
 impl Success {
-    /// The report of a run that proved `proved`, and delivered `bundle` unless it was there already.
+    /// The report of a run that carried out a plan. `bundle` is what there is to report about the bundle.
     #[must_use]
     pub fn new(verified_plan: &VerifiedPlan, bundle: Option<BundleSummary>) -> Self {
         let VerifiedPlan {
@@ -71,7 +93,7 @@ impl Success {
             revision: revision.clone(),
             semver_tag: image.tag.as_ref().filter(|_| by_range).map(ToString::to_string),
             verification: verified.verification().clone(),
-            target: (plan.target.name.clone(), plan.target.key.clone()),
+            deliveries: plan.deliveries.clone(),
             bundle,
         }
     }
@@ -85,17 +107,17 @@ pub struct Failure {
     /// The verification, where the run got as far as one.
     pub verification: Option<Verification>,
     /// Whether the ConfigMap does not hold the last good bundle any more.
-    pub lost: bool,
+    pub last_good_missing: bool,
 }
 
 impl Failure {
-    /// A failure after the proof was found.
+    /// A failure after the revision was verified.
     #[must_use]
     pub fn after(verification: &Verification, error: StepError) -> Self {
         Self {
             error: Box::new(error),
             verification: Some(verification.clone()),
-            lost: false,
+            last_good_missing: false,
         }
     }
 }
@@ -105,7 +127,7 @@ impl From<StepError> for Failure {
         Self {
             error: Box::new(error),
             verification: None,
-            lost: false,
+            last_good_missing: false,
         }
     }
 }
@@ -113,33 +135,33 @@ impl From<StepError> for Failure {
 /// An error of one of the steps.
 #[derive(Debug, thiserror::Error)]
 pub enum StepError {
-    /// Step 1.
+    /// What the spec names cannot be used.
     #[error(transparent)]
     Dereference(#[from] DereferenceError),
-    /// Step 2.
+    /// The spec cannot be carried out.
     #[error(transparent)]
     Validate(#[from] ValidateError),
-    /// Step 3.
+    /// The source does not resolve.
     #[error(transparent)]
     Resolve(#[from] Arc<ResolveError>),
-    /// Step 4.
+    /// The revision is not verified.
     #[error(transparent)]
     Verify(#[from] Arc<VerifyError>),
-    /// Step 5.
+    /// The target cannot be used.
     #[error(transparent)]
     Observe(#[from] ObserveError),
-    /// Step 7, the download.
+    /// The manifest or the bundle cannot be had.
     #[error(transparent)]
     Acquire(#[from] Arc<AcquireError>),
-    /// Step 7, the write.
+    /// The target was not written.
     #[error(transparent)]
-    Deliver(#[from] DeliverError),
+    Deliver(#[from] ApplyError),
     /// The deadline passed.
     #[error("the run did not end within {} s", .0.as_secs())]
     DeadlineExceeded(Duration),
-    /// Another replica may lead by now, so nothing more is written.
-    #[error("this replica does not lead any more")]
-    LeadershipLost,
+    /// Another replica may lead by now.
+    #[error(transparent)]
+    LeadershipLost(#[from] LeadershipLost),
     /// A fault of this program.
     #[error("the operator failed in a way that it should not have")]
     Panic,
@@ -163,9 +185,11 @@ impl StepError {
             Self::DeadlineExceeded(_) => Some("if the registry is slow, raise 'spec.timeout'".to_owned()),
             Self::Panic => Some("please report it with the operator's log".to_owned()),
             // These are the operator's own, and name their fields themselves.
-            Self::Dereference(_) | Self::Validate(_) | Self::Observe(_) | Self::Deliver(_) | Self::LeadershipLost => {
-                None
-            }
+            Self::Dereference(_)
+            | Self::Validate(_)
+            | Self::Observe(_)
+            | Self::Deliver(_)
+            | Self::LeadershipLost(_) => None,
         }
     }
 
@@ -194,7 +218,8 @@ impl Classify for StepError {
             Self::Acquire(error) => error.reason(),
             Self::Deliver(error) => error.reason(),
             Self::DeadlineExceeded(_) => Reason::DeadlineExceeded,
-            Self::LeadershipLost | Self::Panic => Reason::Internal,
+            Self::LeadershipLost(error) => error.reason(),
+            Self::Panic => Reason::Internal,
         }
     }
 
@@ -207,7 +232,8 @@ impl Classify for StepError {
             Self::Observe(error) => error.disposition(),
             Self::Acquire(error) => error.disposition(),
             Self::Deliver(error) => error.disposition(),
-            Self::DeadlineExceeded(_) | Self::LeadershipLost | Self::Panic => Disposition::Retry,
+            Self::LeadershipLost(error) => error.disposition(),
+            Self::DeadlineExceeded(_) | Self::Panic => Disposition::Retry,
         }
     }
 }

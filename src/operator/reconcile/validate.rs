@@ -1,9 +1,8 @@
-//! Step 2: turns a spec and the values it names into a [`Plan`]. After this step the spec cannot be wrong any more.
+//! Turns a spec and the values it names into a [`Plan`]. After this step the spec cannot be wrong any more.
 
 mod bounds;
 mod duration;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::dereference::References;
@@ -11,7 +10,9 @@ use crate::domain::access::{ClientCertificate, Keyring, KeyringError, RegistryAc
 use crate::domain::reference::{ImageReference, ReferenceError};
 use crate::domain::source::{ImageSource, Source, SourceError};
 use crate::domain::trust::{Authority, PublicKey, PublicKeyError, TrustPolicy, TrustPolicyError};
-use crate::operator::api::spec::{ConfigMapDelivery, PolicyImage, PolicyImageSpec, Verify};
+use crate::operator::api::spec::{ConfigMapDeliverySpec, PolicyImage, PolicyImageSpec, Verify};
+use crate::operator::delivery::{ConfigMapDelivery, Delivery};
+use crate::operator::identity::{MissingField, ObjectKey};
 use crate::pipeline::reason::{Classify, Disposition, Reason};
 pub use duration::{DEFAULT_TIMEOUT, interval, timeout};
 
@@ -23,38 +24,21 @@ const SYSTEM_NAMESPACES: [&str; 3] = ["kube-system", "kube-public", "kube-node-l
 pub struct Plan {
     /// What to follow.
     pub source: Source,
-    /// What must be proved.
+    /// Whose signatures it must have.
     pub trust: TrustPolicy,
     /// Where the bundle goes.
-    pub target: Target,
+    pub deliveries: Vec<Delivery>,
     /// How often to look again.
     pub interval: Duration,
 }
 
-/// A ConfigMap to deliver to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target {
-    /// Namespace of the object and of the ConfigMap.
-    pub namespace: String,
-    /// Name of the ConfigMap.
-    pub name: String,
-    /// Key in its binaryData.
-    pub key: String,
-    /// Labels that the user asks for.
-    pub labels: BTreeMap<String, String>,
-    /// Annotations that the user asks for.
-    pub annotations: BTreeMap<String, String>,
-    /// The object that will own it.
-    pub owner: Owner,
-}
-
-/// The identity of the PolicyImage.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Owner {
-    /// Its name.
-    pub name: String,
-    /// Its UID: a later object of the same name is somebody else.
-    pub uid: String,
+impl Plan {
+    /// The most bytes of a bundle that any of the deliveries could take.
+    #[must_use]
+    pub fn largest_bundle(&self) -> u64 {
+        let each = self.deliveries.iter().map(Delivery::largest_bundle);
+        each.max().unwrap_or_default()
+    }
 }
 
 /// What the operator's administrator decided for all objects.
@@ -68,8 +52,8 @@ pub struct OperatorOptions {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ValidateError {
     /// The object has no namespace, name or UID: not from an API server.
-    #[error("the object has no {0}")]
-    FindIdentity(&'static str),
+    #[error(transparent)]
+    FindIdentity(#[from] MissingField),
     /// `spec.image`.
     #[error("spec.image: {0}")]
     ParseImage(ReferenceError),
@@ -158,7 +142,11 @@ impl Classify for ValidateError {
 ///
 /// # Errors
 /// [`ValidateError`] for the first thing that is wrong.
-pub fn validate(object: &PolicyImage, references: &References, rules: OperatorOptions) -> Result<Plan, ValidateError> {
+pub fn validate(
+    object: &PolicyImage,
+    references: &References,
+    options: OperatorOptions,
+) -> Result<Plan, ValidateError> {
     let spec = &object.spec;
     if spec.insecure && spec.tls.is_some() {
         return Err(ValidateError::CombineInsecure);
@@ -172,8 +160,8 @@ pub fn validate(object: &PolicyImage, references: &References, rules: OperatorOp
             ImageSource::new(&image, spec.semver.as_deref(), access(spec, references)?)
                 .map_err(ValidateError::ParseSource)?,
         ),
-        trust: trust(spec.verify.as_ref(), references, rules)?,
-        target: target(object)?,
+        trust: trust(spec.verify.as_ref(), references, options)?,
+        deliveries: vec![Delivery::ConfigMap(config_map(object)?)],
         interval,
     })
 }
@@ -204,10 +192,10 @@ fn access(spec: &PolicyImageSpec, references: &References) -> Result<RegistryAcc
 fn trust(
     verify: Option<&Verify>,
     references: &References,
-    rules: OperatorOptions,
+    options: OperatorOptions,
 ) -> Result<TrustPolicy, ValidateError> {
     let Some(verify) = verify else {
-        return if rules.require_verification {
+        return if options.require_verification {
             Err(ValidateError::RequireVerification)
         } else {
             Ok(TrustPolicy::NotConfigured)
@@ -234,44 +222,34 @@ fn trust(
     TrustPolicy::signed_by(authorities, minimum_matches).map_err(ValidateError::CombineAuthorities)
 }
 
-/// Where the bundle of `object` goes.
-///
-/// # Errors
-/// [`ValidateError`] where the object has no identity, or the target belongs to Kubernetes.
-pub fn target(object: &PolicyImage) -> Result<Target, ValidateError> {
-    let metadata = &object.metadata;
-    let name = metadata.name.clone().ok_or(ValidateError::FindIdentity("name"))?;
-    let namespace = metadata
-        .namespace
-        .clone()
-        .ok_or(ValidateError::FindIdentity("namespace"))?;
-    let uid = metadata.uid.clone().ok_or(ValidateError::FindIdentity("uid"))?;
+/// The ConfigMap that the bundle of `object` goes to.
+fn config_map(object: &PolicyImage) -> Result<ConfigMapDelivery, ValidateError> {
+    let owner = ObjectKey::of(&object.metadata)?;
     let delivery = object
         .spec
         .delivery
         .as_ref()
         .and_then(|delivery| delivery.config_map.clone());
-    let ConfigMapDelivery {
-        name: config_map,
+    let ConfigMapDeliverySpec {
+        name,
         key,
         labels,
         annotations,
     } = delivery.unwrap_or_default();
-    let config_map = config_map.unwrap_or_else(|| format!("{name}-bundle"));
-    if SYSTEM_NAMESPACES.contains(&namespace.as_str()) {
-        return Err(ValidateError::DeliverToSystem(namespace));
+    let name = name.unwrap_or_else(|| format!("{}-bundle", owner.name));
+    if SYSTEM_NAMESPACES.contains(&owner.namespace.as_str()) {
+        return Err(ValidateError::DeliverToSystem(owner.namespace));
     }
-    if config_map == "kube-root-ca.crt" {
-        return Err(ValidateError::DeliverToReserved(config_map));
+    if name == "kube-root-ca.crt" {
+        return Err(ValidateError::DeliverToReserved(name));
     }
-    bounds::check_target(&config_map, &key)?;
-    Ok(Target {
-        namespace,
-        name: config_map,
+    bounds::check_target(&name, &key)?;
+    Ok(ConfigMapDelivery {
+        owner,
+        name,
         key,
         labels,
         annotations,
-        owner: Owner { name, uid },
     })
 }
 

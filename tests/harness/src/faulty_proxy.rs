@@ -139,7 +139,7 @@ async fn serve(mut client: TcpStream, upstream: &str, fault: Option<Fault>) -> R
         Some(Fault::Status(status)) => answer(&mut client, status, "").await?,
         Some(Fault::RateLimited(seconds)) => answer(&mut client, 429, &format!("Retry-After: {seconds}\r\n")).await?,
         Some(Fault::EndlessHeaders) => {
-            client.read(&mut [0; 4096]).await?;
+            read_request(&mut client).await?;
             client.write_all(b"HTTP/1.1 200 OK\r\n").await?;
             for number in 0..10_000 {
                 client.write_all(format!("X-{number}: x\r\n").as_bytes()).await?;
@@ -151,8 +151,14 @@ async fn serve(mut client: TcpStream, upstream: &str, fault: Option<Fault>) -> R
     Ok(())
 }
 
+/// Reads what has come of the request, which is all of it for a `GET`, and forgets it.
+async fn read_request(client: &mut TcpStream) -> Result<()> {
+    let _size = client.read(&mut [0; 4096]).await?;
+    Ok(())
+}
+
 async fn answer(client: &mut TcpStream, status: u16, header: &str) -> Result<()> {
-    client.read(&mut [0; 4096]).await?;
+    read_request(client).await?;
     let answer = format!("HTTP/1.1 {status} Faulty\r\n{header}Content-Length: 0\r\nConnection: close\r\n\r\n");
     client.write_all(answer.as_bytes()).await?;
     client.shutdown().await?;

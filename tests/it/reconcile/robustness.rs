@@ -84,7 +84,7 @@ async fn a_registry_that_never_answers_holds_up_nobody_else() {
     let object = arena.not_ready("silent-0", "DeadlineExceeded").await;
     assert_eq!(condition(&object, "Reconciling").status, "True");
     let message = condition(&object, "Ready").message;
-    assert!(message.starts_with("the run did not end within 5s"), "{message}");
+    assert!(message.starts_with("the run did not end within 5 s"), "{message}");
 }
 
 /// Verbs that the audit log shows, and those that `config/` grants, except for the Lease of replicas.

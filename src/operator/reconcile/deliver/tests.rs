@@ -1,133 +1,68 @@
-use std::sync::Arc;
+use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::ConfigMap;
+use serde_json::json;
 
 use super::*;
-use crate::domain::artifact::{BUNDLE_LAYER, OCI_MANIFEST, Opened};
-use crate::domain::bundle::Limits;
-use crate::domain::bundle::testing::{Bytes, Tar};
-use crate::domain::cancellation::CancellationToken;
-use crate::domain::digest::Digest;
-use crate::domain::reference::ImageReference;
-use crate::domain::revision::ImageRevision;
-use crate::domain::trust::TrustPolicy;
-use crate::operator::api::spec::PolicyImage;
-use crate::operator::reconcile::dereference::References;
-use crate::operator::reconcile::validate::Plan;
-use crate::operator::reconcile::validate::{OperatorOptions, validate};
+use crate::operator::delivery::config_map::{AppliedConfigMap, LiveConfigMap};
+use crate::operator::identity::{ObjectKey, ObjectVersion};
 
-fn verified(bytes: Vec<u8>) -> (Revision, Verified<Bundle>) {
-    let image: ImageReference = "registry.example/acme/authz:1.0.0".parse().unwrap();
-    let manifest = json!({
-        "schemaVersion": 2, "mediaType": OCI_MANIFEST,
-        "config": { "mediaType": "application/vnd.oci.empty.v1+json", "digest": Digest::of(b"{}"), "size": 2 },
-        "layers": [{ "mediaType": BUNDLE_LAYER, "digest": Digest::of(&bytes), "size": bytes.len() }],
-    })
-    .to_string();
-    let revision = ImageRevision {
-        repository: image.repository().clone(),
-        digest: Digest::of(manifest.as_bytes()),
-        tag: image.tag().cloned(),
-    };
-    let verified = TrustPolicy::NotConfigured.decide(&revision, &[]).unwrap();
-    let Opened::Image(manifest) = verified.open(OCI_MANIFEST, manifest.as_bytes()).unwrap() else {
-        unreachable!()
-    };
-    (
-        Revision::Image(revision),
-        manifest
-            .bundle(
-                Arc::new(Bytes(bytes)),
-                &Limits::default(),
-                &CancellationToken::default(),
-            )
-            .unwrap(),
-    )
-}
-
-fn plan(annotation: &str) -> Plan {
-    let object: PolicyImage = serde_json::from_value(json!({
-        "apiVersion": "opcr.io/v1alpha1", "kind": "PolicyImage",
-        "metadata": { "name": "authz", "namespace": "acme", "uid": "1" },
-        "spec": {
-            "image": "registry.example/acme/authz:1.0.0",
-            "delivery": { "configMap": { "labels": { "team": "acme" }, "annotations": { "note": annotation } } },
+fn target() -> ConfigMapDelivery {
+    ConfigMapDelivery {
+        owner: ObjectKey {
+            namespace: "acme".into(),
+            name: "authz".into(),
+            uid: "1".into(),
         },
-    }))
-    .unwrap();
-    validate(&object, &References::default(), OperatorOptions::default()).unwrap()
-}
-
-#[test]
-fn the_config_map_holds_the_bytes_and_says_where_they_are_from() {
-    let bytes = Tar::policy().gzip();
-    let (revision, bundle) = verified(bytes.clone());
-    let made = config_map(&plan("hello").target, &revision, &bundle).unwrap();
-    let made: ConfigMap = serde_json::from_value(made).unwrap();
-    assert_eq!(made.binary_data.unwrap().get("bundle.tar.gz").unwrap().0, bytes);
-    let metadata = made.metadata;
-    let text = |pairs: &[(&str, &str)]| {
-        Some(
-            pairs
-                .iter()
-                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-                .collect::<BTreeMap<_, _>>(),
-        )
-    };
-    assert_eq!(
-        metadata.labels,
-        text(&[("app.kubernetes.io/managed-by", "policy-operator"), ("team", "acme")])
-    );
-    let (digest, source) = (
-        Digest::of(&bytes).to_string(),
-        format!("registry.example/acme/authz@{}", revision.digest()),
-    );
-    let expected = text(&[
-        ("note", "hello"),
-        ("opcr.io/bundle-digest", &digest),
-        ("opcr.io/source", &source),
-    ]);
-    assert_eq!(metadata.annotations, expected);
-    let owners = metadata.owner_references.unwrap();
-    assert!(matches!(owners.as_slice(), [owner] if owner.uid == "1" && owner.controller == Some(true)));
-}
-
-/// Text beside the bytes counts as well, so that the API server, which counts all of it, never has to refuse.
-#[test]
-fn a_config_map_is_filled_to_its_last_byte_and_no_further() {
-    let (revision, bundle) = verified(Tar::policy().gzip());
-    let size = bundle.value().facts().size;
-    let made = |length: usize| {
-        let mut plan = plan("");
-        plan.target.annotations.insert("more".into(), "a".repeat(length));
-        config_map(&plan.target, &revision, &bundle)
-    };
-    let (mut fits, mut too_long) = (0, 1 << 20);
-    while fits + 1 < too_long {
-        let middle = usize::midpoint(fits, too_long);
-        if made(middle).is_ok() {
-            fits = middle;
-        } else {
-            too_long = middle;
-        }
+        name: "authz-bundle".into(),
+        key: "bundle.tar.gz".into(),
+        labels: BTreeMap::new(),
+        annotations: BTreeMap::new(),
     }
-    let full: ConfigMap = serde_json::from_value(made(fits).unwrap()).unwrap();
-    let texts = |map: &Option<BTreeMap<String, String>>| -> usize {
-        map.iter().flatten().map(|(key, value)| key.len() + value.len()).sum()
+}
+
+/// The names of the previous ConfigMaps where status names `recorded` and this process wrote to `applied`.
+fn previous(recorded: Option<&str>, applied: Option<&str>) -> Vec<String> {
+    let status = recorded.map(|name| {
+        serde_json::from_value(json!({ "delivery": { "configMap": { "name": name, "key": "k" } } })).unwrap()
+    });
+    let live = LiveConfigMap {
+        version: ObjectVersion {
+            uid: "map".into(),
+            resource_version: "7".into(),
+        },
+        content: None,
+        labels: BTreeMap::new(),
+        annotations: BTreeMap::new(),
+        removal: None,
+        immutable: false,
     };
-    let data: usize = full
-        .binary_data
-        .iter()
-        .flatten()
-        .map(|(key, value)| key.len() + value.0.len())
-        .sum();
-    let name = full.metadata.name.as_ref().map_or(0, String::len);
-    let total = data + name + texts(&full.metadata.labels) + texts(&full.metadata.annotations);
-    assert_eq!(total as u64, MAX_CONFIG_MAP_BYTES);
-    let error = made(too_long).unwrap_err();
-    assert!(matches!(error, DeliverError::FitConfigMap { size: found, limit } if found == size && limit == size - 1));
-    assert_eq!(
-        (error.reason(), error.disposition()),
-        (Reason::TooLarge, Disposition::Stalled)
-    );
+    let applied = applied.map(|name| AppliedConfigMap {
+        name: name.into(),
+        key: "k".into(),
+        live,
+    });
+    let state = ConfigMapState {
+        applied,
+        last_good: None,
+    };
+    let previous = previous_config_maps(&target(), status.as_ref(), &state);
+    previous.into_iter().map(|previous| previous.name).collect()
+}
+
+#[test]
+fn a_config_map_under_an_earlier_name_is_removed_whoever_remembers_it() {
+    assert_eq!(previous(None, None), [""; 0]);
+    assert_eq!(previous(Some("authz-bundle"), Some("authz-bundle")), [""; 0]);
+    assert_eq!(previous(Some("old"), Some("authz-bundle")), ["old"]);
+    assert_eq!(previous(Some("authz-bundle"), Some("old")), ["old"]);
+    assert_eq!(previous(Some("old"), Some("old")), ["old"]);
+    assert_eq!(previous(Some("old"), Some("older")), ["old", "older"]);
+}
+
+/// Status can be edited, and a name becomes a part of a path.
+#[test]
+fn what_is_no_name_of_a_config_map_is_not_removed() {
+    for name in ["", "..", "../secrets/x", "a/b", "UPPER", "a?b=c"] {
+        assert_eq!(previous(Some(name), None), [""; 0], "{name}");
+    }
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use super::ValidateError;
 use crate::operator::api::grammar::{is_authority_name, is_data_key, is_label_value, is_metadata_key, is_object_name};
-use crate::operator::api::spec::{ConfigMapDelivery, KeyReference, KeySource, PolicyImageSpec, Tls, Verify};
+use crate::operator::api::spec::{ConfigMapDeliverySpec, KeyReference, KeySource, PolicyImageSpec, Tls, Verify};
 use crate::operator::api::{GROUP, MANAGED_BY_LABEL};
 
 type Checked = Result<(), ValidateError>;
@@ -101,7 +101,7 @@ fn check_key(field: &'static str, reference: &KeyReference) -> Checked {
     )
 }
 
-fn check_delivery(delivery: &ConfigMapDelivery) -> Checked {
+fn check_delivery(delivery: &ConfigMapDeliverySpec) -> Checked {
     let (labels, annotations) = ("spec.delivery.configMap.labels", "spec.delivery.configMap.annotations");
     check_map(labels, &delivery.labels)?;
     check_map(annotations, &delivery.annotations)?;

@@ -46,6 +46,13 @@ fn plan(object: &PolicyImage, references: &References) -> Result<Plan, ValidateE
     validate(object, references, OperatorOptions::default())
 }
 
+fn target(plan: &Plan) -> &ConfigMapDelivery {
+    let [Delivery::ConfigMap(target)] = plan.deliveries.as_slice() else {
+        unreachable!()
+    };
+    target
+}
+
 #[test]
 fn every_field_finds_its_place_in_the_plan() {
     let pair = signer();
@@ -66,17 +73,17 @@ fn every_field_finds_its_place_in_the_plan() {
     let expected = Plan {
         source: Source::Image(ImageSource::new(&image, Some("1.x"), access).unwrap()),
         trust: TrustPolicy::signed_by(vec![authority("release", &[&pair])], 1).unwrap(),
-        target: Target {
-            namespace: "acme".into(),
+        deliveries: vec![Delivery::ConfigMap(ConfigMapDelivery {
+            owner: ObjectKey {
+                namespace: "acme".into(),
+                name: "authz".into(),
+                uid: "1".into(),
+            },
             name: "policy".into(),
             key: "policy.tar.gz".into(),
             labels: [("team".into(), "acme".into())].into(),
             annotations: [("note".into(), "hello".into())].into(),
-            owner: Owner {
-                name: "authz".into(),
-                uid: "1".into(),
-            },
-        },
+        })],
         interval: Duration::from_mins(90),
     };
     assert_eq!(plan(&object, &references), Ok(expected.clone()));
@@ -94,8 +101,9 @@ fn every_field_finds_its_place_in_the_plan() {
 fn what_is_absent_has_defaults() {
     let object = object(&json!({ "image": "authz" }));
     let plan = plan(&object, &References::default()).unwrap();
+    let target = target(&plan);
     assert_eq!(
-        (plan.target.name.as_str(), plan.target.key.as_str()),
+        (target.name.as_str(), target.key.as_str()),
         ("authz-bundle", "bundle.tar.gz")
     );
     assert_eq!(
@@ -207,19 +215,19 @@ fn each_fault_has_its_words() {
     }
 }
 
-fn config_map(object: &mut PolicyImage) -> &mut ConfigMapDelivery {
+fn config_map(object: &mut PolicyImage) -> &mut ConfigMapDeliverySpec {
     object.spec.delivery.as_mut().unwrap().config_map.as_mut().unwrap()
 }
 
 #[test]
 fn an_administrator_can_require_verification() {
-    let rules = OperatorOptions {
+    let options = OperatorOptions {
         require_verification: true,
     };
     let (mut object, references) = good();
-    assert!(validate(&object, &references, rules).is_ok());
+    assert!(validate(&object, &references, options).is_ok());
     object.spec.verify = None;
-    let error = validate(&object, &references, rules).unwrap_err();
+    let error = validate(&object, &references, options).unwrap_err();
     assert_eq!(
         (error.reason(), error.disposition()),
         (Reason::VerificationRequired, Disposition::Stalled)
@@ -333,7 +341,8 @@ proptest! {
         match plan(&object, &references) {
             Ok(plan) => {
                 prop_assert!((Duration::from_secs(5)..=Duration::from_hours(24)).contains(&plan.interval));
-                prop_assert!(plan.target.name.len() <= 253 && !plan.target.name.contains('/'));
+                let name = &target(&plan).name;
+                prop_assert!(name.len() <= 253 && !name.contains('/'));
                 prop_assert!(timeout(&object.spec).unwrap() <= plan.interval);
             }
             Err(error) => prop_assert!(error.to_string().chars().count() < 700, "{error}"),

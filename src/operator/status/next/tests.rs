@@ -8,8 +8,8 @@ use crate::domain::bundle::BundleFacts;
 use crate::domain::digest::Digest;
 use crate::domain::reference::ImageReference;
 use crate::domain::revision::{ImageRevision, Revision};
-use crate::operator::reconcile::deliver::DeliverError;
-use crate::operator::reconcile::observe::ObserveError;
+use crate::operator::delivery::config_map::{ApplyError, ObserveError};
+use crate::operator::identity::ObjectKey;
 use crate::operator::reconcile::validate::ValidateError;
 use crate::pipeline::ports::RegistryError;
 use crate::pipeline::resolve::ResolveError;
@@ -42,12 +42,22 @@ fn success(content: &str, verification: Verification) -> Outcome {
         }),
         semver_tag: None,
         verification,
-        target: ("authz-bundle".into(), "bundle.tar.gz".into()),
+        deliveries: vec![Delivery::ConfigMap(target())],
         bundle: Some(BundleSummary {
             facts: Arc::new(facts),
             annotations: Arc::default(),
         }),
     }))
+}
+
+fn target() -> ConfigMapDelivery {
+    ConfigMapDelivery {
+        owner: ObjectKey::of(&object(1).metadata).unwrap(),
+        name: "authz-bundle".into(),
+        key: "bundle.tar.gz".into(),
+        labels: BTreeMap::new(),
+        annotations: BTreeMap::new(),
+    }
 }
 
 fn signed() -> Verification {
@@ -78,7 +88,7 @@ fn foreign() -> Outcome {
 }
 
 fn too_large() -> Outcome {
-    let error = DeliverError::FitConfigMap {
+    let error = ApplyError::FitConfigMap {
         size: 2_000_000,
         limit: 1_048_000,
     };

@@ -4,47 +4,36 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::Client;
 use kube::core::PartialObjectMeta;
-use kube::runtime::events::Reporter;
 use kube::runtime::reflector::{ObjectRef, Store};
 use tokio::sync::Semaphore;
 
-use super::leader::LeaderHandle;
-use super::metrics::Metrics;
-use super::objects::ClusterObjects;
-use super::reconcile::memory::StateCache;
-use super::reconcile::validate::OperatorOptions;
+use super::state::StateCache;
+use crate::operator::metrics::Metrics;
+use crate::operator::objects::ClusterObjects;
+use crate::operator::reconcile::validate::OperatorOptions;
+use crate::operator::status::StatusWriter;
+use crate::operator::write_gate::WriteGate;
 use crate::pipeline::Pipeline;
 
 /// What every run shares.
 pub struct Context<P> {
-    /// The API server.
-    pub client: Client,
+    /// The one way to write.
+    pub gate: WriteGate,
     /// Objects that specs name.
     pub objects: ClusterObjects,
     /// Resolve, verify, acquire.
     pub pipeline: Pipeline<P>,
     /// What holds for all objects.
-    pub rules: OperatorOptions,
+    pub options: OperatorOptions,
     /// What is remembered of each object.
-    pub memory: StateCache,
-    /// Who events are from.
-    pub reporter: Reporter,
+    pub states: StateCache,
+    /// Says how runs ended.
+    pub status: StatusWriter,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Bounds the runs at one time over all watched namespaces.
     pub slots: Semaphore,
-    /// The right to write, where replicas compete for it.
-    pub tenure: Option<LeaderHandle>,
-}
-
-impl<P> Context<P> {
-    /// Whether this process may write now.
-    #[must_use]
-    pub fn may_write(&self) -> bool {
-        self.tenure.as_ref().is_none_or(LeaderHandle::holds)
-    }
 }
 
 /// The watched ConfigMaps of one controller: metadata only, and only those that carry our label.

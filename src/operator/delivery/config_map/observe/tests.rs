@@ -1,23 +1,28 @@
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use k8s_openapi::ByteString;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use rstest::rstest;
 
 use super::*;
-use crate::operator::reconcile::validate::Owner;
+use crate::domain::digest::Digest;
+use crate::operator::identity::{MissingField, ObjectKey};
+use crate::pipeline::reason::{Classify as _, Disposition, Reason};
 
 const UID: &str = "11111111-1111-1111-1111-111111111111";
 
-fn target() -> Target {
-    Target {
-        namespace: "acme".into(),
+fn target() -> ConfigMapDelivery {
+    ConfigMapDelivery {
+        owner: ObjectKey {
+            namespace: "acme".into(),
+            name: "authz".into(),
+            uid: UID.into(),
+        },
         name: "authz-bundle".into(),
         key: "bundle.tar.gz".into(),
         labels: BTreeMap::new(),
         annotations: BTreeMap::new(),
-        owner: Owner {
-            name: "authz".into(),
-            uid: UID.into(),
-        },
     }
 }
 
@@ -59,7 +64,7 @@ fn owned_by(owners: Option<Vec<OwnerReference>>) -> ConfigMap {
 #[case::group_with_our_beginning(Some(vec![OwnerReference { api_version: "opcr.io.acme.example/v1".into(), ..owner() }]))]
 #[case::core_group(Some(vec![OwnerReference { api_version: "v1".into(), ..owner() }]))]
 fn what_is_not_ours_is_foreign(#[case] owners: Option<Vec<OwnerReference>>) {
-    let error = existing(owned_by(owners), &target()).unwrap_err();
+    let error = target().check_owner(owned_by(owners)).unwrap_err();
     assert!(
         matches!(&error, ObserveError::Foreign { name } if name == "authz-bundle"),
         "{error}"
@@ -77,11 +82,11 @@ fn what_a_deleted_namesake_owns_is_not_ours() {
         uid: "earlier".into(),
         ..owner()
     };
-    let error = existing(owned_by(Some(vec![namesake])), &target()).unwrap_err();
+    let error = target().check_owner(owned_by(Some(vec![namesake]))).unwrap_err();
     assert!(matches!(&error, ObserveError::Namesake { .. }), "{error}");
     assert_eq!(
         (error.reason(), error.disposition()),
-        (Reason::NotOwned, Disposition::WaitFor(NAMESAKE_RETRY))
+        (Reason::NotOwned, Disposition::WaitFor(Duration::from_secs(5)))
     );
 }
 
@@ -97,9 +102,13 @@ fn what_we_control_is_ours_whoever_else_owns_it() {
         ..owner()
     };
     for owners in [vec![owner()], vec![guest, owner()], vec![newer]] {
-        let found = existing(owned_by(Some(owners)), &target()).unwrap();
+        let found = target().check_owner(owned_by(Some(owners))).unwrap();
         assert_eq!(
-            (found.uid.as_str(), found.resource_version.as_str(), found.immutable),
+            (
+                found.version.uid.as_str(),
+                found.version.resource_version.as_str(),
+                found.immutable
+            ),
             ("uid", "7", false)
         );
         assert_eq!(found.content, Some(Digest::of(b"bundle")));
@@ -125,6 +134,24 @@ fn content_beside_ours_or_under_another_key_is_no_content() {
     for change in changes {
         let mut map = owned_by(Some(vec![owner()]));
         change(&mut map);
-        assert_eq!(existing(map.clone(), &target()).unwrap().content, None, "{map:?}");
+        assert_eq!(target().check_owner(map.clone()).unwrap().content, None, "{map:?}");
     }
+}
+
+#[test]
+fn what_cannot_be_named_in_a_precondition_is_not_written_to() {
+    let mut map = owned_by(Some(vec![owner()]));
+    map.metadata.resource_version = None;
+    let error = target().check_owner(map).unwrap_err();
+    assert!(
+        matches!(
+            &error,
+            ObserveError::Identify {
+                source: MissingField("resourceVersion"),
+                ..
+            }
+        ),
+        "{error}"
+    );
+    assert_eq!(error.disposition(), Disposition::Retry);
 }

@@ -1,19 +1,20 @@
-//! Step 8: what the object says about itself afterwards. Pure, and the only place that knows conditions.
+//! What the object says about itself after a run. Pure, and the only place that knows conditions.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 
-use super::outcome::{Failure, Outcome, StepError, Success};
 use crate::domain::revision::Revision;
 use crate::domain::trust::Verification;
-use crate::operator::api::REQUESTED_AT_ANNOTATIONS;
+use crate::operator::api::Request;
 use crate::operator::api::condition::{DELIVERED, READY, RECONCILING, STALLED, VERIFIED};
 use crate::operator::api::spec::PolicyImage;
 use crate::operator::api::status::{
     BundleStatus, ConfigMapStatus, DeliveryStatus, PolicyImageStatus, SourceStatus, VerificationStatus,
 };
+use crate::operator::delivery::{ConfigMapDelivery, Delivery};
+use crate::operator::reconcile::outcome::{Failure, Outcome, StepError, Success};
 use crate::pipeline::acquire::BundleSummary;
 use crate::pipeline::reason::{Classify, Disposition, Reason};
 
@@ -26,6 +27,7 @@ const ANNOTATIONS_LIMIT: (usize, usize) = (32, 256);
 #[must_use]
 pub fn next(object: &PolicyImage, outcome: &Outcome, now: Timestamp) -> PolicyImageStatus {
     let old = object.status.clone().unwrap_or_default();
+    let requested_at = Request::of(object).requested_at;
     let mut status = PolicyImageStatus {
         observed_generation: object.metadata.generation,
         ..old.clone()
@@ -39,26 +41,16 @@ pub fn next(object: &PolicyImage, outcome: &Outcome, now: Timestamp) -> PolicyIm
     match outcome {
         Outcome::Suspended => suspended(&mut conditions, &status),
         Outcome::Success(success) => {
-            status.last_handled_reconcile_at = requested_at(object).or(old.last_handled_reconcile_at.clone());
+            status.last_handled_reconcile_at = requested_at.or(old.last_handled_reconcile_at.clone());
             succeeded(&mut conditions, &mut status, success);
         }
         Outcome::Failure(failure) => {
-            status.last_handled_reconcile_at = requested_at(object).or(old.last_handled_reconcile_at.clone());
+            status.last_handled_reconcile_at = requested_at.or(old.last_handled_reconcile_at.clone());
             failed(&mut conditions, &status, failure);
         }
     }
     status.conditions = conditions.new;
     status
-}
-
-/// The value of the annotation that asks for a run at once.
-#[must_use]
-pub fn requested_at(object: &PolicyImage) -> Option<String> {
-    let annotations = object.metadata.annotations.as_ref()?;
-    REQUESTED_AT_ANNOTATIONS
-        .iter()
-        .find_map(|key| annotations.get(*key))
-        .map(|value| shorten(value, 256))
 }
 
 fn suspended(conditions: &mut Conditions<'_>, status: &PolicyImageStatus) {
@@ -75,7 +67,11 @@ fn succeeded(conditions: &mut Conditions<'_>, status: &mut PolicyImageStatus, su
         Some(tag) => format!("{}:{tag}", image.repository),
         None => image.repository.to_string(),
     };
-    let (name, key) = &success.target;
+    let name = success
+        .deliveries
+        .iter()
+        .map(|Delivery::ConfigMap(target)| format!("ConfigMap '{}'", target.name));
+    let places = name.collect::<Vec<_>>().join(" and ");
     if let Some(BundleSummary { facts, annotations }) = &success.bundle {
         status.bundle = Some(BundleStatus {
             digest: facts.digest.to_string(),
@@ -86,19 +82,22 @@ fn succeeded(conditions: &mut Conditions<'_>, status: &mut PolicyImageStatus, su
             annotations: shown(annotations),
         });
     }
-    let ready = format!("delivered {} to ConfigMap '{name}'", revision.digest().short());
+    let ready = format!("delivered {} to {places}", revision.digest().short());
     status.source = Some(SourceStatus {
         reference,
         digest: revision.digest().to_string(),
         short_digest: revision.digest().short(),
         semver_tag: success.semver_tag.clone(),
     });
-    status.delivery = Some(DeliveryStatus {
-        config_map: ConfigMapStatus {
-            name: name.clone(),
-            key: key.clone(),
-        },
-    });
+    for delivery in &success.deliveries {
+        let Delivery::ConfigMap(ConfigMapDelivery { name, key, .. }) = delivery;
+        status.delivery = Some(DeliveryStatus {
+            config_map: ConfigMapStatus {
+                name: name.clone(),
+                key: key.clone(),
+            },
+        });
+    }
     status.verification = match &success.verification {
         Verification::NotConfigured => None,
         Verification::Signed {
@@ -119,7 +118,7 @@ fn failed(conditions: &mut Conditions<'_>, status: &PolicyImageStatus, failure: 
     let error = failure.error.explain();
     let taken = matches!(reason, Reason::NotOwned | Reason::Immutable);
     // Who else writes to the ConfigMap decides what it holds.
-    let serving = if taken || failure.lost {
+    let serving = if taken || failure.last_good_missing {
         String::new()
     } else {
         serving(status)
@@ -136,7 +135,7 @@ fn failed(conditions: &mut Conditions<'_>, status: &PolicyImageStatus, failure: 
     }
     match &*failure.error {
         StepError::Observe(_) | StepError::Deliver(_) if taken => conditions.set(DELIVERED, "False", reason, &error),
-        _ if failure.lost => {
+        _ if failure.last_good_missing => {
             let message = "somebody changed or deleted the ConfigMap, and the last good bundle cannot be put back before a run succeeds; see condition Ready";
             conditions.set(DELIVERED, "False", reason, message);
         }

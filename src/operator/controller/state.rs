@@ -1,0 +1,176 @@
+//! What the operator remembers of each object between two runs, and what a run makes of it. All of it can be lost: it
+//! saves work and never decides.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::operator::api::Request;
+use crate::operator::delivery::config_map::ConfigMapState;
+use crate::operator::identity::ObjectKey;
+use crate::operator::reconcile::outcome::Outcome;
+use crate::operator::status::Written;
+use crate::pipeline::reason::Disposition;
+
+/// The first delay after a failure.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+/// The longest delay after a failure, unless the interval is shorter.
+const LAST_RETRY: Duration = Duration::from_mins(5);
+/// How soon an object is run again that was replaced during a run: as soon as its watch has shown it.
+const CONFLICT_RETRY: Duration = Duration::from_millis(100);
+/// The part of every delay that chance adds, so that objects made together do not stay together.
+const JITTER: f64 = 0.1;
+/// How soon an answer that was shared, and may be older than the change that asked for it, is asked for again.
+const REVALIDATION: Duration = Duration::from_secs(10);
+
+/// What is remembered of one object.
+#[derive(Debug, Clone, Default)]
+pub struct ObjectState {
+    /// Failed runs since the last good one.
+    pub failures: u32,
+    /// The next run must not use an answer about the tag that is older than this.
+    pub revalidate_after: Option<Instant>,
+    /// What is known of its ConfigMap.
+    pub config_map: ConfigMapState,
+    /// The run before; none where its status could not be written, so that the next must not take it for done.
+    pub last_run: Option<LastRun>,
+}
+
+/// A run that ended and was reported.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastRun {
+    /// What it answered.
+    pub request: Request,
+    /// When it began.
+    pub started: Instant,
+    /// When it ended.
+    pub ended: Instant,
+    /// When the next one is due.
+    pub next_due: Instant,
+    /// The version of the object that writing its status made, where it had to be written.
+    pub status_version: Option<u64>,
+}
+
+/// All that the next state depends on, beside the state before.
+#[derive(Debug)]
+pub struct EndedRun<'a> {
+    /// What the run answered.
+    pub request: Request,
+    /// When it began.
+    pub started: Instant,
+    /// When it ended.
+    pub ended: Instant,
+    /// How it ended.
+    pub outcome: &'a Outcome,
+    /// What became of its status.
+    pub written: Written,
+    /// How often to look again.
+    pub interval: Duration,
+    /// Between 0 and 1.
+    pub jitter: f64,
+}
+
+/// What is remembered after a run, and how long to wait before the next one. None: only a change wakes the object.
+#[must_use]
+pub fn next_state(mut state: ObjectState, run: EndedRun<'_>) -> (ObjectState, Option<Duration>) {
+    let failed = matches!(run.outcome, Outcome::Failure(_)) || run.written == Written::Failed;
+    state.failures = if failed { state.failures.saturating_add(1) } else { 0 };
+    let delay = match run.written {
+        Written::Conflict => Some(CONFLICT_RETRY),
+        Written::Failed => Some(retry(run.interval, state.failures, run.jitter)),
+        Written::Shown(_) | Written::Unneeded => time_until_due(&state, &run),
+    };
+    let status_version = match run.written {
+        Written::Shown(version) => Some(version),
+        Written::Unneeded => Some(None),
+        Written::Conflict | Written::Failed => None,
+    };
+    state.last_run = delay.zip(status_version).map(|(delay, status_version)| LastRun {
+        request: run.request,
+        started: run.started,
+        ended: run.ended,
+        next_due: run.ended + delay,
+        status_version,
+    });
+    (state, delay)
+}
+
+/// How long to wait after a run that was reported.
+fn time_until_due(state: &ObjectState, run: &EndedRun<'_>) -> Option<Duration> {
+    let answered = match state.revalidate_after {
+        Some(_) => REVALIDATION.min(run.interval),
+        None => run.interval,
+    };
+    let delay = match run.outcome {
+        Outcome::Suspended => return None,
+        Outcome::Success(_) => answered,
+        Outcome::Failure(_) => match run.outcome.disposition() {
+            Some(Disposition::Retry) => return Some(retry(run.interval, state.failures, run.jitter)),
+            // At least this long: the other side asked for it.
+            Some(Disposition::WaitFor(wait)) => wait,
+            Some(Disposition::Stalled) | None => answered,
+        },
+    };
+    Some(jittered(delay, run.jitter))
+}
+
+/// How long to wait before something that may pass by itself is tried again: a failed step, or a status that could not be
+/// written. Doubles with each failure in a row, so that an API server that is down is not hammered by all objects.
+fn retry(interval: Duration, failures: u32, jitter: f64) -> Duration {
+    let doubled = FIRST_RETRY.saturating_mul(1 << failures.saturating_sub(1).min(16));
+    jittered(doubled.min(LAST_RETRY).min(interval), jitter)
+}
+
+fn jittered(delay: Duration, jitter: f64) -> Duration {
+    delay.mul_f64(1.0 + JITTER * jitter.clamp(0.0, 1.0))
+}
+
+/// The states of all objects.
+#[derive(Debug, Default)]
+pub struct StateCache(Mutex<HashMap<Name, Owned>>);
+
+/// Namespace and name.
+type Name = (String, String);
+
+/// A state, and the UID of the object that it is about.
+#[derive(Debug)]
+struct Owned {
+    uid: String,
+    state: ObjectState,
+}
+
+impl StateCache {
+    /// What is remembered of an object; nothing if the name now belongs to another UID.
+    #[must_use]
+    pub fn get(&self, key: &ObjectKey) -> ObjectState {
+        let states = self.lock();
+        let found = states.get(&name(key)).filter(|owned| owned.uid == key.uid);
+        found.map(|owned| owned.state.clone()).unwrap_or_default()
+    }
+
+    /// Remembers the state of an object.
+    pub fn put(&self, key: &ObjectKey, state: ObjectState) {
+        let uid = key.uid.clone();
+        self.lock().insert(name(key), Owned { uid, state });
+    }
+
+    /// Forgets an object that was deleted, unless its name has been taken over by another since.
+    pub fn forget(&self, key: &ObjectKey) {
+        let mut states = self.lock();
+        if states.get(&name(key)).is_some_and(|owned| owned.uid == key.uid) {
+            states.remove(&name(key));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Name, Owned>> {
+        // A panic elsewhere leaves a map that is still whole: each change is one insert or remove.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn name(key: &ObjectKey) -> Name {
+    (key.namespace.clone(), key.name.clone())
+}
+
+#[cfg(test)]
+mod tests;

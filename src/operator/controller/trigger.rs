@@ -1,0 +1,122 @@
+//! Why a run is wanted, whether there is anything to do now, and how old an answer of the registry may be. Pure.
+
+use std::time::{Duration, Instant};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use super::state::{LastRun, ObjectState};
+use crate::operator::api::Request;
+use crate::operator::api::spec::PolicyImage;
+use crate::operator::identity::revision_number;
+use crate::pipeline::single_flight::FAILURE_SHARED_FOR;
+
+/// How soon an object is looked at again whose watch has not yet shown what we wrote last.
+const STALE_VIEW_RETRY: Duration = Duration::from_millis(200);
+
+/// How long a view that is older than our own write is waited for.
+const STALE_VIEW_LIMIT: Duration = Duration::from_secs(10);
+
+/// The least time between two runs that a person asks for.
+const REQUEST_SPACING: Duration = Duration::from_secs(1);
+
+/// Why a run is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trigger {
+    /// The spec has changed since the last run.
+    SpecChanged,
+    /// A person asks, by the annotation.
+    Requested,
+    /// The ConfigMap is not as the last run left it.
+    ConfigMapChanged,
+    /// The next run is due: the interval or the delay after a failure is over, or the program has just started.
+    Due,
+}
+
+/// What a wake-up of an object comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// There is something to do.
+    Run(Trigger),
+    /// There is nothing to do for this long. Most wake-ups are of that kind, because our own writes come back through the
+    /// watches.
+    Wait(Duration),
+}
+
+/// Decides what to do about an object that woke up. `config_map` is what the watch shows of the ConfigMap that the last
+/// run left.
+#[must_use]
+pub fn decide(object: &PolicyImage, state: &ObjectState, config_map: Option<&ObjectMeta>, now: Instant) -> Decision {
+    let request = Request::of(object);
+    let Some(last) = &state.last_run else {
+        let answered = request.answered_by(object.status.as_ref());
+        return Decision::Run(reconcile_requested(&request, &answered).unwrap_or(Trigger::Due));
+    };
+    if is_stale(object, last, now) {
+        return Decision::Wait(STALE_VIEW_RETRY);
+    }
+    match reconcile_requested(&request, &last.request) {
+        Some(Trigger::Requested) => match (last.started + REQUEST_SPACING).checked_duration_since(now) {
+            Some(left) if !left.is_zero() => Decision::Wait(left),
+            _ => Decision::Run(Trigger::Requested),
+        },
+        Some(trigger) => Decision::Run(trigger),
+        None if !state.config_map.is_intact(config_map) => Decision::Run(Trigger::ConfigMapChanged),
+        None => match last.next_due.checked_duration_since(now) {
+            Some(left) if !left.is_zero() => Decision::Wait(left),
+            _ => Decision::Run(Trigger::Due),
+        },
+    }
+}
+
+/// Whether `object` is older than what this process has written to it. What is decided on such a view would be done and
+/// reported twice. Watches lag for a moment only; a cluster that was restored from a backup stays older, and is believed.
+fn is_stale(object: &PolicyImage, last: &LastRun, now: Instant) -> bool {
+    let older_generation = object.metadata.generation < last.request.generation;
+    let older_version = revision_number(&object.metadata)
+        .zip(last.status_version)
+        .is_some_and(|(seen, written)| seen < written);
+    (older_generation || older_version) && now < last.ended + STALE_VIEW_LIMIT
+}
+
+/// Whether somebody asks for something that `answered` is not the answer to.
+fn reconcile_requested(request: &Request, answered: &Request) -> Option<Trigger> {
+    if request.generation != answered.generation {
+        Some(Trigger::SpecChanged)
+    } else if request.requested_at.is_some() && request.requested_at != answered.requested_at {
+        Some(Trigger::Requested)
+    } else {
+        None
+    }
+}
+
+impl Trigger {
+    /// Whether somebody waits for the answer.
+    #[must_use]
+    pub fn is_awaited(self) -> bool {
+        matches!(self, Self::SpecChanged | Self::Requested)
+    }
+
+    /// The oldest answer of the registry that a run may use which began at `started`. A person gets a new one, a change
+    /// and what failed get one that is nearly new, and what only the clock asks for is shared with others.
+    #[must_use]
+    pub fn not_before(self, state: &ObjectState, interval: Duration, started: Instant) -> Instant {
+        let age = match self {
+            Self::Requested => Duration::ZERO,
+            Self::SpecChanged => FAILURE_SHARED_FOR,
+            Self::ConfigMapChanged | Self::Due if state.failures > 0 => FAILURE_SHARED_FOR,
+            Self::ConfigMapChanged | Self::Due => tolerated_age(interval),
+        };
+        let oldest = started.checked_sub(age).unwrap_or(started);
+        state
+            .revalidate_after
+            .map_or(oldest, |revalidate_after| oldest.max(revalidate_after))
+    }
+}
+
+/// How old a shared answer about a tag may be when nothing but the clock asked for it.
+fn tolerated_age(interval: Duration) -> Duration {
+    (interval / 10).clamp(Duration::from_secs(1), Duration::from_secs(30))
+}
+
+#[cfg(test)]
+mod tests;

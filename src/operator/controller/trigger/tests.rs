@@ -1,0 +1,185 @@
+use std::collections::BTreeMap;
+
+use rstest::rstest;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::operator::controller::state::LastRun;
+use crate::operator::delivery::config_map::{AppliedConfigMap, ConfigMapState, LiveConfigMap};
+use crate::operator::identity::ObjectVersion;
+
+const INTERVAL: Duration = Duration::from_mins(5);
+
+/// An object as its watch shows it, what is remembered of it and of its ConfigMap, and the time. At first everything is
+/// as the last run left it, a minute ago.
+struct Case {
+    object: Value,
+    state: ObjectState,
+    config_map: Option<ObjectMeta>,
+    now: Instant,
+}
+
+fn config_map(uid: &str, version: &str) -> ObjectMeta {
+    ObjectMeta {
+        uid: Some(uid.into()),
+        resource_version: Some(version.into()),
+        ..ObjectMeta::default()
+    }
+}
+
+impl Case {
+    fn settled() -> Self {
+        let started = Instant::now();
+        let live = LiveConfigMap {
+            version: ObjectVersion {
+                uid: "map".into(),
+                resource_version: "7".into(),
+            },
+            content: None,
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+            removal: None,
+            immutable: false,
+        };
+        let applied = AppliedConfigMap {
+            name: "authz-bundle".into(),
+            key: "bundle.tar.gz".into(),
+            live,
+        };
+        let request = Request {
+            generation: Some(3),
+            requested_at: Some("first".into()),
+        };
+        Self {
+            object: json!({
+                "apiVersion": "opcr.io/v1alpha1", "kind": "PolicyImage",
+                "metadata": {
+                    "name": "authz", "namespace": "acme", "uid": "1", "generation": 3, "resourceVersion": "20",
+                    "annotations": { "reconcile.opcr.io/requestedAt": "first" },
+                },
+                "spec": { "image": "ghcr.io/acme/authz:1.0.0" },
+                "status": { "observedGeneration": 3, "lastHandledReconcileAt": "first" },
+            }),
+            state: ObjectState {
+                config_map: ConfigMapState {
+                    applied: Some(applied),
+                    last_good: None,
+                },
+                last_run: Some(LastRun {
+                    request,
+                    started,
+                    ended: started,
+                    next_due: started + INTERVAL,
+                    status_version: Some(20),
+                }),
+                ..ObjectState::default()
+            },
+            config_map: Some(config_map("map", "7")),
+            now: started + Duration::from_mins(1),
+        }
+    }
+
+    fn request(&mut self, value: &str) {
+        self.object["metadata"]["annotations"]["reconcile.opcr.io/requestedAt"] = json!(value);
+    }
+
+    fn decide(&self) -> Decision {
+        let object = serde_json::from_value(self.object.clone()).unwrap();
+        decide(&object, &self.state, self.config_map.as_ref(), self.now)
+    }
+}
+
+#[test]
+fn an_object_is_left_alone_until_it_is_due() {
+    let mut case = Case::settled();
+    assert_eq!(case.decide(), Decision::Wait(Duration::from_mins(4)));
+    case.now += Duration::from_mins(4);
+    assert_eq!(case.decide(), Decision::Run(Trigger::Due));
+}
+
+type Change = fn(&mut Case);
+
+#[rstest]
+#[case::a_newer_spec(|case: &mut Case| case.object["metadata"]["generation"] = json!(4), Trigger::SpecChanged)]
+#[case::another_request(|case: &mut Case| case.request("second"), Trigger::Requested)]
+#[case::a_changed_config_map(|case: &mut Case| case.config_map = Some(config_map("map", "8")), Trigger::ConfigMapChanged)]
+#[case::a_replaced_config_map(|case: &mut Case| case.config_map = Some(config_map("another", "7")), Trigger::ConfigMapChanged)]
+#[case::a_deleted_config_map(|case: &mut Case| case.config_map = None, Trigger::ConfigMapChanged)]
+#[case::a_run_that_was_not_reported(|case: &mut Case| case.state.last_run = None, Trigger::Due)]
+#[case::a_restart(|case: &mut Case| case.state = ObjectState::default(), Trigger::Due)]
+#[case::a_restart_after_a_change(
+    |case: &mut Case| { case.state = ObjectState::default(); case.object["metadata"]["generation"] = json!(4); },
+    Trigger::SpecChanged
+)]
+#[case::a_restart_after_a_request(
+    |case: &mut Case| { case.state = ObjectState::default(); case.request("second"); },
+    Trigger::Requested
+)]
+fn a_change_is_a_run_at_once(#[case] change: Change, #[case] trigger: Trigger) {
+    let mut case = Case::settled();
+    change(&mut case);
+    assert_eq!(case.decide(), Decision::Run(trigger));
+}
+
+#[test]
+fn a_request_that_is_taken_back_asks_for_nothing() {
+    let mut case = Case::settled();
+    case.object["metadata"]["annotations"] = json!({});
+    assert!(matches!(case.decide(), Decision::Wait(_)));
+    case.state.last_run = None;
+    assert_eq!(case.decide(), Decision::Run(Trigger::Due));
+}
+
+#[test]
+fn requests_are_answered_once_a_second() {
+    let mut case = Case::settled();
+    case.request("second");
+    case.now -= Duration::from_millis(59_600);
+    assert_eq!(case.decide(), Decision::Wait(Duration::from_millis(600)));
+}
+
+/// What a run on such a view finds was done already would be done again, and told twice.
+#[rstest]
+#[case::of_the_status(|case: &mut Case| case.object["metadata"]["resourceVersion"] = json!("19"))]
+#[case::of_the_spec(|case: &mut Case| case.object["metadata"]["generation"] = json!(2))]
+fn nothing_is_done_on_a_view_that_is_older_than_what_was_written(#[case] change: Change) {
+    let mut case = Case::settled();
+    change(&mut case);
+    case.config_map = None;
+    case.now -= Duration::from_secs(55);
+    assert_eq!(case.decide(), Decision::Wait(STALE_VIEW_RETRY));
+    case.now += STALE_VIEW_LIMIT;
+    assert!(
+        matches!(case.decide(), Decision::Run(_)),
+        "a restored cluster is believed"
+    );
+}
+
+#[test]
+fn a_server_that_does_not_count_versions_does_not_stop_runs() {
+    let mut case = Case::settled();
+    case.object["metadata"]["resourceVersion"] = json!("opaque");
+    case.object["metadata"]["generation"] = json!(4);
+    assert_eq!(case.decide(), Decision::Run(Trigger::SpecChanged));
+}
+
+#[rstest]
+#[case::a_person_gets_a_new_answer(Trigger::Requested, 0, 0)]
+#[case::a_change_gets_one_that_is_nearly_new(Trigger::SpecChanged, 0, 2)]
+#[case::what_failed_gets_one_that_is_nearly_new(Trigger::Due, 1, 2)]
+#[case::the_clock_shares(Trigger::Due, 0, 30)]
+#[case::a_changed_config_map_shares(Trigger::ConfigMapChanged, 0, 30)]
+fn how_old_an_answer_may_be_depends_on_who_asks(#[case] trigger: Trigger, #[case] failures: u32, #[case] seconds: u64) {
+    let started = Instant::now() + INTERVAL;
+    let state = ObjectState {
+        failures,
+        ..ObjectState::default()
+    };
+    let expected = started.checked_sub(Duration::from_secs(seconds)).unwrap();
+    assert_eq!(trigger.not_before(&state, INTERVAL, started), expected);
+    let revalidated = ObjectState {
+        revalidate_after: Some(started),
+        ..state
+    };
+    assert_eq!(trigger.not_before(&revalidated, INTERVAL, started), started);
+}

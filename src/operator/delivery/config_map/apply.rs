@@ -1,0 +1,148 @@
+//! Writes the ConfigMap, and removes what is left of earlier ones.
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Api;
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::core::PartialObjectMeta;
+use serde_json::{Value, json};
+
+use super::error::ApplyError;
+use super::live::{LiveConfigMap, Observed};
+use super::observe::is_owned;
+use super::target::ConfigMapDelivery;
+use crate::domain::bundle::Bundle;
+use crate::domain::revision::Revision;
+use crate::domain::trust::Verified;
+use crate::operator::api::FIELD_MANAGER;
+use crate::operator::identity::ObjectVersion;
+use crate::operator::kube_error::KubeError;
+use crate::operator::write_gate::WriteGate;
+
+impl ConfigMapDelivery {
+    /// Applies the ConfigMap with `bundle`, and answers what is there afterwards.
+    ///
+    /// One that exists is changed only in the very version that was seen to be ours. One that was absent is created
+    /// without force; if another client created it in between, all that we added is taken back.
+    ///
+    /// # Errors
+    /// [`ApplyError`].
+    pub async fn apply(
+        &self,
+        gate: &WriteGate,
+        revision: &Revision,
+        bundle: &Verified<Bundle>,
+        observed: &Observed,
+    ) -> Result<LiveConfigMap, ApplyError> {
+        let mut object = self.manifest(revision, bundle)?;
+        let mut parameters = PatchParams::apply(FIELD_MANAGER);
+        if let Observed::Ours(live) = observed {
+            if live.immutable {
+                return Err(ApplyError::ChangeImmutable(self.name.clone()));
+            }
+            parameters = parameters.force();
+            let version = self.prune_foreign_keys(gate, live).await?;
+            object["metadata"]["uid"] = Value::from(version.uid);
+            object["metadata"]["resourceVersion"] = Value::from(version.resource_version);
+        }
+        let applied = self.write(gate, &parameters, &Patch::Apply(object)).await?;
+        if *observed == Observed::Absent && !only_ours(&applied) {
+            self.release_fields(gate, &parameters, applied.uid.as_deref()).await?;
+            return Err(ApplyError::CreatedByOther(self.name.clone()));
+        }
+        Ok(LiveConfigMap {
+            version: self.version(&applied)?,
+            content: Some(bundle.value().facts().digest),
+            labels: applied.labels.unwrap_or_default(),
+            annotations: applied.annotations.unwrap_or_default(),
+            removal: None,
+            immutable: false,
+        })
+    }
+
+    /// Deletes the ConfigMap of this place, where the bundle was before the spec changed, if it is still ours.
+    ///
+    /// # Errors
+    /// [`ApplyError::Write`], [`ApplyError::LeadershipLost`].
+    pub async fn prune(&self, gate: &WriteGate) -> Result<(), ApplyError> {
+        let failed = |error| ApplyError::Write(KubeError::new(format!("remove ConfigMap '{}'", self.name), error));
+        let api: Api<ConfigMap> = Api::namespaced(gate.client()?.clone(), &self.owner.namespace);
+        let Some(found) = api.get_metadata_opt(&self.name).await.map_err(failed)? else {
+            return Ok(());
+        };
+        if !is_owned(&found.metadata, &self.owner.uid) {
+            return Ok(());
+        }
+        let preconditions = Preconditions {
+            uid: found.metadata.uid,
+            resource_version: found.metadata.resource_version,
+        };
+        let parameters = DeleteParams {
+            preconditions: Some(preconditions),
+            ..DeleteParams::default()
+        };
+        let api: Api<ConfigMap> = Api::namespaced(gate.client()?.clone(), &self.owner.namespace);
+        match api.delete(&self.name, &parameters).await {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// Removes what others put beside our key, which OPA would read too and server-side apply leaves alone; answers the
+    /// version afterwards.
+    async fn prune_foreign_keys(&self, gate: &WriteGate, live: &LiveConfigMap) -> Result<ObjectVersion, ApplyError> {
+        let Some(removal) = &live.removal else {
+            return Ok(live.version.clone());
+        };
+        let mut patch = removal.clone();
+        patch["metadata"] = json!({ "uid": live.version.uid, "resourceVersion": live.version.resource_version });
+        let parameters = PatchParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        let metadata = self.write(gate, &parameters, &Patch::Merge(patch)).await?;
+        self.version(&metadata)
+    }
+
+    /// Applies a configuration without any field, which removes all that we own and nothing else. With the UID, because
+    /// applied to what has been deleted meanwhile it would create a ConfigMap that nobody owns, and that is in our way.
+    async fn release_fields(
+        &self,
+        gate: &WriteGate,
+        parameters: &PatchParams,
+        uid: Option<&str>,
+    ) -> Result<(), ApplyError> {
+        let metadata = json!({ "name": self.name, "uid": uid });
+        let empty = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata });
+        self.write(gate, parameters, &Patch::Apply(empty)).await.map(drop)
+    }
+
+    async fn write(
+        &self,
+        gate: &WriteGate,
+        parameters: &PatchParams,
+        patch: &Patch<Value>,
+    ) -> Result<ObjectMeta, ApplyError> {
+        let api: Api<ConfigMap> = Api::namespaced(gate.client()?.clone(), &self.owner.namespace);
+        let written: Result<PartialObjectMeta<ConfigMap>, _> = api.patch_metadata(&self.name, parameters, patch).await;
+        let failed = |error| ApplyError::Write(KubeError::new(format!("write ConfigMap '{}'", self.name), error));
+        Ok(written.map_err(failed)?.metadata)
+    }
+
+    fn version(&self, written: &ObjectMeta) -> Result<ObjectVersion, ApplyError> {
+        ObjectVersion::of(written).map_err(|source| ApplyError::Identify {
+            name: self.name.clone(),
+            source,
+        })
+    }
+}
+
+/// Whether nobody else has ever written to the object.
+fn only_ours(applied: &ObjectMeta) -> bool {
+    applied
+        .managed_fields
+        .iter()
+        .flatten()
+        .all(|entry| entry.manager.as_deref() == Some(FIELD_MANAGER))
+}

@@ -1,0 +1,76 @@
+//! A ConfigMap as it is, and whether that is as it should be. Pure.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use serde_json::{Map, Value, json};
+
+use super::target::ConfigMapDelivery;
+use crate::domain::digest::Digest;
+use crate::domain::revision::Revision;
+use crate::operator::identity::{MissingField, ObjectVersion};
+
+/// The target as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Observed {
+    /// There is no such ConfigMap.
+    Absent,
+    /// It is ours.
+    Ours(LiveConfigMap),
+}
+
+/// Our ConfigMap as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LiveConfigMap {
+    /// Which version this is.
+    pub version: ObjectVersion,
+    /// The digest of what the target's key holds; none where the key is missing or others are beside it.
+    pub content: Option<Digest>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// The merge patch that removes what others put beside our key, if there is anything.
+    pub removal: Option<Value>,
+    /// Whether it is immutable.
+    pub immutable: bool,
+}
+
+impl LiveConfigMap {
+    /// What `config_map` holds, seen from `target`.
+    ///
+    /// # Errors
+    /// [`MissingField`].
+    pub(super) fn read(config_map: ConfigMap, target: &ConfigMapDelivery) -> Result<Self, MissingField> {
+        let metadata = config_map.metadata;
+        let binary_data = config_map.binary_data.unwrap_or_default();
+        let content = binary_data.get(&target.key).map(|bytes| Digest::of(&bytes.0));
+        let foreign = binary_data.keys().filter(|key| **key != target.key);
+        let foreign: Map<String, Value> = foreign.map(|key| (key.clone(), Value::Null)).collect();
+        let intact = foreign.is_empty() && config_map.data.unwrap_or_default().is_empty();
+        Ok(Self {
+            version: ObjectVersion::of(&metadata)?,
+            content: content.filter(|_| intact),
+            removal: (!intact).then(|| json!({ "data": null, "binaryData": foreign })),
+            immutable: config_map.immutable.unwrap_or_default(),
+            labels: metadata.labels.unwrap_or_default(),
+            annotations: metadata.annotations.unwrap_or_default(),
+        })
+    }
+
+    /// Whether it is what delivering `bundle`, which comes from `revision`, to `target` would make of it. What others put
+    /// beside our labels and annotations is theirs.
+    #[must_use]
+    pub fn holds(&self, target: &ConfigMapDelivery, revision: &Revision, bundle: &Digest) -> bool {
+        self.content.as_ref() == Some(bundle)
+            && contains(&self.labels, &target.all_labels())
+            && contains(&self.annotations, &target.all_annotations(revision, bundle))
+    }
+}
+
+fn contains(actual: &BTreeMap<String, String>, wanted: &BTreeMap<String, String>) -> bool {
+    wanted.iter().all(|(key, value)| actual.get(key) == Some(value))
+}
+
+#[cfg(test)]
+mod tests;

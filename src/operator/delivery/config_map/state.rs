@@ -1,0 +1,95 @@
+//! What is remembered of a delivery between two runs. All of it can be lost: it saves work and never decides.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use super::live::LiveConfigMap;
+use super::target::ConfigMapDelivery;
+use crate::domain::bundle::Bundle;
+use crate::domain::digest::Digest;
+use crate::domain::revision::Revision;
+use crate::domain::trust::{TrustPolicy, Verified};
+use crate::operator::identity::ObjectVersion;
+
+/// The state of one object's ConfigMap.
+#[derive(Debug, Clone, Default)]
+pub struct ConfigMapState {
+    /// The ConfigMap as the last run left it.
+    pub applied: Option<AppliedConfigMap>,
+    /// The bundle that was delivered last, to be delivered again where somebody removes it.
+    pub last_good: Option<LastGood>,
+}
+
+/// A ConfigMap as we left it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AppliedConfigMap {
+    /// Its name.
+    pub name: String,
+    /// The key we wrote.
+    pub key: String,
+    /// What it was like.
+    pub live: LiveConfigMap,
+}
+
+/// What was delivered last, with all that it takes to deliver it again.
+#[derive(Debug, Clone)]
+pub struct LastGood {
+    /// Where it went.
+    pub target: ConfigMapDelivery,
+    /// Where it came from.
+    pub revision: Revision,
+    /// The bundle, with the verification that admitted it.
+    pub bundle: Verified<Bundle>,
+}
+
+impl ConfigMapState {
+    /// Remembers how `target` was left.
+    pub fn record(&mut self, target: &ConfigMapDelivery, live: LiveConfigMap) {
+        self.applied = Some(AppliedConfigMap {
+            name: target.name.clone(),
+            key: target.key.clone(),
+            live,
+        });
+    }
+
+    /// Whether the ConfigMap is as we left it, as far as its watch shows; also where we have left none.
+    #[must_use]
+    pub fn is_intact(&self, watched: Option<&ObjectMeta>) -> bool {
+        self.applied
+            .as_ref()
+            .is_none_or(|applied| watched.is_some_and(|watched| applied.is_version(watched)))
+    }
+
+    /// Forgets the last good bundle where it was admitted by another policy than the object has now. Else whoever holds a
+    /// key that was taken out could have its bundle put back, by having every later run fail: all that takes is to move
+    /// or remove the tag.
+    pub fn forget_what_is_not_admitted_by(&mut self, trust: &TrustPolicy) {
+        let admitted = |last: &LastGood| {
+            trust
+                .digest()
+                .is_none_or(|now| last.bundle.verification().trust_digest() == Some(now))
+        };
+        self.last_good = self.last_good.take().filter(admitted);
+    }
+}
+
+impl LastGood {
+    /// The digest of the bundle.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        self.bundle.value().facts().digest
+    }
+}
+
+impl AppliedConfigMap {
+    /// Whether this is the place that `target` means.
+    #[must_use]
+    pub fn is_at(&self, target: &ConfigMapDelivery) -> bool {
+        (&self.name, &self.key) == (&target.name, &target.key)
+    }
+
+    /// Whether `watched` is the version that we left.
+    #[must_use]
+    pub fn is_version(&self, watched: &ObjectMeta) -> bool {
+        ObjectVersion::of(watched).is_ok_and(|version| version == self.live.version)
+    }
+}

@@ -1,0 +1,62 @@
+//! Which ConfigMap, and what stands in its metadata.
+
+use std::collections::BTreeMap;
+
+use crate::domain::digest::Digest;
+use crate::domain::revision::Revision;
+use crate::operator::api::grammar::is_object_name;
+use crate::operator::api::status::DeliveryStatus;
+use crate::operator::api::{BUNDLE_DIGEST_ANNOTATION, FIELD_MANAGER, MANAGED_BY_LABEL, SOURCE_ANNOTATION};
+use crate::operator::identity::ObjectKey;
+
+/// A ConfigMap to deliver to, in the namespace of its owner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigMapDelivery {
+    /// The PolicyImage that owns it.
+    pub owner: ObjectKey,
+    /// Name of the ConfigMap.
+    pub name: String,
+    /// Key in its binaryData.
+    pub key: String,
+    /// Labels that the user asks for.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations that the user asks for.
+    pub annotations: BTreeMap<String, String>,
+}
+
+impl ConfigMapDelivery {
+    /// Where `status` says that the last bundle of `owner` went, which may be elsewhere than the spec wants the next one.
+    /// Status can be edited: what is no object's name could lead anywhere, and is none.
+    #[must_use]
+    pub fn recorded(owner: ObjectKey, status: &DeliveryStatus) -> Option<Self> {
+        let recorded = &status.config_map;
+        is_object_name(&recorded.name).then(|| Self {
+            owner,
+            name: recorded.name.clone(),
+            key: recorded.key.clone(),
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+        })
+    }
+
+    /// Whether both mean the same key of the same ConfigMap.
+    #[must_use]
+    pub fn is_same_place(&self, other: &Self) -> bool {
+        (&self.owner, &self.name, &self.key) == (&other.owner, &other.name, &other.key)
+    }
+
+    /// The labels of the ConfigMap: the user's and the one that our watch selects by.
+    pub(super) fn all_labels(&self) -> BTreeMap<String, String> {
+        let mut labels = self.labels.clone();
+        labels.insert(MANAGED_BY_LABEL.to_owned(), FIELD_MANAGER.to_owned());
+        labels
+    }
+
+    /// The annotations of the ConfigMap: the user's, the digest of the bundle and the pinned image it comes from.
+    pub(super) fn all_annotations(&self, revision: &Revision, bundle: &Digest) -> BTreeMap<String, String> {
+        let mut annotations = self.annotations.clone();
+        annotations.insert(BUNDLE_DIGEST_ANNOTATION.to_owned(), bundle.to_string());
+        annotations.insert(SOURCE_ANNOTATION.to_owned(), revision.to_string());
+        annotations
+    }
+}

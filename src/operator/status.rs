@@ -1,0 +1,80 @@
+//! What objects say about themselves. Whoever learns something about an object hands it to the one [`StatusWriter`].
+
+mod event;
+mod next;
+mod patch;
+
+use k8s_openapi::jiff::Timestamp;
+use kube::api::Patch;
+use kube::runtime::events::Reporter;
+use kube::{Api, ResourceExt as _};
+
+use super::api::spec::PolicyImage;
+use super::identity::{ObjectKey, revision_number};
+use super::kube_error::describe;
+use super::reconcile::outcome::Outcome;
+use super::write_gate::WriteGate;
+
+pub use next::next;
+
+/// Writes status and events; nobody else does.
+pub struct StatusWriter {
+    gate: WriteGate,
+    reporter: Reporter,
+}
+
+/// What became of a status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Written {
+    /// The object shows it, in this version where it had to be patched and the server counts versions.
+    Shown(Option<u64>),
+    /// There is nobody to tell: the object is gone, or another replica may lead.
+    Unneeded,
+    /// The object is not the one that the run saw.
+    Conflict,
+    /// The API server did not take it.
+    Failed,
+}
+
+impl StatusWriter {
+    /// Writes through `gate`; events are from `reporter`.
+    #[must_use]
+    pub fn new(gate: WriteGate, reporter: Reporter) -> Self {
+        Self { gate, reporter }
+    }
+
+    /// Says on `object` how a run ended: one patch, none where the status says it already, and an event where something
+    /// changed that a person should know.
+    pub async fn write(&self, object: &PolicyImage, outcome: &Outcome) -> Written {
+        let new = next(object, outcome, Timestamp::now());
+        let old = object.status.clone().unwrap_or_default();
+        let (Ok(key), Ok(client)) = (ObjectKey::of(&object.metadata), self.gate.client()) else {
+            return Written::Unneeded;
+        };
+        let patch = match patch::merge_patch(&key.uid, &old, &new) {
+            Ok(Some(patch)) => patch,
+            Ok(None) => return Written::Shown(None),
+            Err(error) => return failed(object, &kube::Error::SerdeError(error)),
+        };
+        let api: Api<PolicyImage> = Api::namespaced(client.clone(), &key.namespace);
+        let patched = api
+            .patch_status(&key.name, &patch::parameters(), &Patch::Merge(patch))
+            .await;
+        let version = match patched {
+            Ok(patched) => revision_number(&patched.metadata),
+            Err(kube::Error::Api(status)) if status.code == 404 => return Written::Unneeded,
+            Err(kube::Error::Api(status)) if status.code == 409 => return Written::Conflict,
+            Err(error) => return failed(object, &error),
+        };
+        if let (Some(event), Ok(client)) = (event::event(object, &new), self.gate.client()) {
+            event::publish(client, &self.reporter, object, &event).await;
+        }
+        Written::Shown(version)
+    }
+}
+
+fn failed(object: &PolicyImage, error: &kube::Error) -> Written {
+    let (namespace, name) = (object.namespace(), object.name_any());
+    tracing::warn!(namespace, name, error = describe(error), "the status was not written");
+    Written::Failed
+}
