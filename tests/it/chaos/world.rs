@@ -100,6 +100,7 @@ impl World {
                 .map(str::to_owned)
                 .to_vec(),
             refuse_loopback: false,
+            ..OperatorOptions::default()
         };
         Operator::start(&options).expect("operator")
     }
