@@ -210,7 +210,7 @@ impl World {
     }
 
     /// What the leader holds.
-    pub(super) async fn footprint(&mut self) -> Footprint {
+    pub(super) fn footprint(&mut self) -> Footprint {
         let mut found = Footprint {
             descriptors: 0,
             resident_bytes: 0,
