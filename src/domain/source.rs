@@ -81,6 +81,15 @@ impl ImageSource {
         })
     }
 
+    /// The same repository, reached in the same way, and exactly this manifest in it.
+    #[must_use]
+    pub fn pinned(&self, digest: Digest) -> Self {
+        Self {
+            selection: Selection::Digest(digest),
+            ..self.clone()
+        }
+    }
+
     /// The repository.
     #[must_use]
     pub fn repository(&self) -> &Repository {

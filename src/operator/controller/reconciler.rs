@@ -49,7 +49,7 @@ pub async fn reconcile<P: Ports>(
         Outcome::Suspended
     } else {
         let outcome = with_deadline(object, context, &mut state, trigger, config_map, &mut slot).await;
-        restore_after_failure(object, context, &mut state, config_map, outcome).await
+        restore_after_failure(object, context, &mut state, config_map, outcome, &mut slot).await
     };
     log(key, &outcome);
     let written = context.status.write(object, &outcome).await;
@@ -135,18 +135,26 @@ async fn run_once<P: Ports>(
 }
 
 /// A run that failed may not have got as far as the target.
-async fn restore_after_failure<P>(
+async fn restore_after_failure<P: Ports>(
     object: &PolicyImage,
     context: &Context<P>,
     state: &mut ObjectState,
     config_map: Option<&ObjectMeta>,
     outcome: Outcome,
+    slot: &mut Slot,
 ) -> Outcome {
     let Outcome::Failure(failure) = outcome else {
         return outcome;
     };
-    let (gate, state) = (&context.gate, &mut state.config_map);
-    let missing = restore::last_good_missing(gate, object, &failure.error, state, config_map);
+    let state = &mut state.config_map;
+    if state.last_good.is_none() {
+        let recovered = restore::recover(object, &context.objects, context.options, &context.pipeline, slot);
+        state.last_good = tokio::time::timeout(RESTORE_TIMEOUT, recovered)
+            .await
+            .unwrap_or_default();
+        slot.resume().await;
+    }
+    let missing = restore::last_good_missing(&context.gate, object, &failure.error, state, config_map);
     let last_good_missing = tokio::time::timeout(RESTORE_TIMEOUT, missing).await.unwrap_or_default();
     Outcome::Failure(Failure {
         last_good_missing,

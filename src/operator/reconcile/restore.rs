@@ -1,18 +1,63 @@
 //! After a failure: the last good bundle stays where it was, or status says that it does not.
 
+use std::time::Instant;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::deliver::reported;
-use super::outcome::StepError;
+use super::dereference::ObjectReader;
+use super::outcome::{StepError, VerifiedPlan};
+use super::validate::{OperatorOptions, Plan};
+use super::{plan, resolve_and_verify};
+use crate::domain::source::Source;
 use crate::operator::api::spec::PolicyImage;
 use crate::operator::delivery::ConfigMapDelivery;
-use crate::operator::delivery::config_map::{ConfigMapState, Restored};
+use crate::operator::delivery::config_map::{ConfigMapState, LastGood, Restored};
 use crate::operator::identity::ObjectKey;
+use crate::operator::slot::{Slot, YieldingPipeline};
 use crate::operator::write_gate::WriteGate;
+use crate::pipeline::Pipeline;
+use crate::pipeline::ports::Ports;
 
-/// Makes sure that what was delivered last is still there. True where it is not, and cannot be put back: it is not
-/// remembered (the operator was restarted since, or the policy that admitted it was replaced), or it is the very one that
-/// `error` says is not trusted any more.
+/// The last good bundle of an object that this process has delivered nothing for: after a restart, or where another
+/// policy admitted what it remembers.
+///
+/// Status says which digest it was, and is believed in nothing else: the digest is looked for in the repository of the
+/// spec, and verified by the policy of the spec as it is now. Nothing where that fails; a key that is absent admits
+/// nothing.
+pub async fn recover<P: Ports, O: ObjectReader>(
+    object: &PolicyImage,
+    objects: &O,
+    options: OperatorOptions,
+    pipeline: &Pipeline<P>,
+    slot: &mut Slot,
+) -> Option<LastGood> {
+    let target = recorded_target(object)?;
+    let digest = object.status.as_ref()?.source.as_ref()?.digest.parse().ok()?;
+    let plan = plan(object, objects, options).await.ok()?;
+    let Source::Image(image) = &plan.source;
+    let source = Source::Image(image.pinned(digest));
+    let verified = resolve_and_verify(Plan { source, ..plan }, pipeline, Instant::now());
+    let VerifiedPlan {
+        plan,
+        revision,
+        verified,
+        ..
+    } = slot.release_during(Box::pin(verified)).await.ok()?;
+    let bundle = YieldingPipeline::new(pipeline, slot)
+        .acquire(&plan.source, &verified, plan.largest_bundle())
+        .await
+        .ok()?
+        .bundle;
+    Some(LastGood {
+        target,
+        revision,
+        bundle,
+    })
+}
+
+/// Makes sure that what was delivered last is still there. True where it is not, and cannot be put back: it is not known
+/// (see [`recover`]), or it is the very one that `error` says is not trusted any more.
 ///
 /// A good run does the same on its way; this is for runs that failed before they looked.
 pub async fn last_good_missing(

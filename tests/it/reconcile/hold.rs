@@ -1,6 +1,8 @@
 //! While runs fail, the last good bundle stays in its ConfigMap, whoever removes it, or status says that it does not.
 
 use kube::api::DeleteParams;
+use policy_operator_harness::cosign::{Keys, Kind};
+use rstest::rstest;
 use serde_json::json;
 
 use super::{Arena, bytes, condition};
@@ -47,17 +49,49 @@ async fn what_is_changed_while_runs_fail_is_changed_back() {
         .await;
 }
 
+/// What the operator remembers is gone, so it looks for the digest again and verifies it.
 #[tokio::test]
-async fn what_cannot_be_put_back_is_not_called_delivered() {
-    let mut arena = failing("hold-forgotten").await;
-    arena.restart().await;
+async fn what_is_deleted_after_a_restart_comes_back_from_the_registry() {
+    let mut arena = failing("hold-restarted").await;
+    arena.operator.process().stop().await.expect("stopped");
     let delete = DeleteParams::default();
     arena
         .config_maps()
         .delete("app-bundle", &delete)
         .await
         .expect("deleted");
+    arena.restart().await;
+    arena
+        .until_config_map("app-bundle", "is back", |found| found.is_some())
+        .await;
+    assert_eq!(arena.bundle("app").await, bytes("one"));
+    assert_eq!(condition(&arena.get("app").await, "Ready").reason, "ImageNotFound");
+}
+
+/// The image was delivered without a signature. Now the spec asks for one; in one case its key is not even there.
+#[rstest]
+#[case::another_key("hold-other-key", true)]
+#[case::an_absent_key("hold-no-key", false)]
+#[tokio::test]
+async fn what_the_policy_of_now_does_not_admit_is_not_put_back(#[case] name: &str, #[case] key_exists: bool) {
+    let mut arena = failing(name).await;
+    arena.operator.process().stop().await.expect("stopped");
+    let delete = DeleteParams::default();
+    arena
+        .config_maps()
+        .delete("app-bundle", &delete)
+        .await
+        .expect("deleted");
+    if key_exists {
+        let keys = Keys::generate(Kind::P256).await.expect("keys");
+        arena.create_secret("key", "cosign.pub", &keys.public_pem).await;
+    }
+    let key = json!({ "secretRef": { "name": "key", "key": "cosign.pub" } });
+    let verify = json!({ "authorities": [{ "name": "release", "key": key }] });
+    arena.patch("app", json!({ "spec": { "verify": verify } })).await;
+    arena.restart().await;
     let lost = |object: &_| super::status_of(object, "Delivered") == Some("False");
     let object = arena.until("app", "is not delivered", lost).await;
+    assert!(arena.config_maps().get_opt("app-bundle").await.expect("read").is_none());
     assert!(!condition(&object, "Ready").message.contains("stays delivered"));
 }
