@@ -5,8 +5,11 @@
 
 pub mod access;
 pub mod artifact;
+pub(crate) mod bounded;
 pub mod bundle;
+pub mod cancellation;
 pub mod digest;
+pub mod glob;
 pub mod reference;
 pub mod revision;
 pub mod source;

@@ -74,6 +74,8 @@
 //! * Whoever writes to the cluster gets its client from the one gate that asks for leadership, and one writer writes status.
 //! * Nothing of one tenant reaches another: whatever is kept is kept under the [`domain::access::AccessKey`] that earned
 //!   it.
+//! * No tenant's bytes end the process: a size is checked before the request for it, lists and values are counted while they
+//!   are read, caches weigh bytes, and work that takes long has a bound, a permit and an end when nobody waits for it.
 //! * Secrets are read by name, never listed or watched, and no message, event, metric or log holds one.
 //!
 //! # Cost

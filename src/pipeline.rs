@@ -4,6 +4,7 @@
 //! trait in [`ports`], in the words of [`crate::domain`].
 
 pub mod acquire;
+pub mod blocking;
 mod classify;
 #[cfg(any(test, feature = "testing"))]
 pub mod in_memory_registry;
@@ -24,6 +25,7 @@ use crate::domain::revision::{ImageRevision, Revision};
 use crate::domain::source::{ImageSource, Selection, Source};
 use crate::domain::trust::{TrustPolicy, Verified};
 use acquire::{AcquireError, Acquired};
+use blocking::BlockingWork;
 use ports::Ports;
 use resolve::ResolveError;
 use single_flight::{CacheName, CacheObserver, CachedResult, SingleFlight};
@@ -33,8 +35,8 @@ use verify::VerifyError;
 const CAPACITY: u64 = 10_000;
 /// Most bytes of manifests that are kept, about.
 const MANIFESTS_CAPACITY_BYTES: u64 = 16 << 20;
-/// Most bytes of file lists that are kept, about.
-const FACTS_CAPACITY_BYTES: u64 = 16 << 20;
+/// Most bytes of memory that kept bundles take, about; their content is elsewhere.
+const BUNDLES_CAPACITY_BYTES: u64 = 16 << 20;
 
 /// Resolve, verify and acquire, each done once for all objects that ask the same thing.
 ///
@@ -44,10 +46,12 @@ const FACTS_CAPACITY_BYTES: u64 = 16 << 20;
 pub struct Pipeline<P> {
     ports: P,
     limits: Limits,
+    blocking: BlockingWork,
     resolutions: SingleFlight<(AccessKey, Selection), ImageRevision, ResolveError>,
     verifications: SingleFlight<ContentKey, Verified<ImageRevision>, VerifyError>,
     manifests: SingleFlight<ContentKey, Arc<Verified<PolicyManifest>>, AcquireError>,
-    bundles: SingleFlight<ContentKey, Acquired, AcquireError>,
+    /// By the most that could be delivered too, so that what one object refuses as too large is not refused for others.
+    bundles: SingleFlight<(ContentKey, u64), Acquired, AcquireError>,
 }
 
 /// Who may have what a digest names, and by which trust policy.
@@ -57,22 +61,19 @@ impl<P: Ports> Pipeline<P> {
     /// A pipeline that asks `ports`, reads bundles within `limits` and tells `observer` how much work it saves.
     #[must_use]
     pub fn new(ports: P, limits: Limits, observer: &Arc<dyn CacheObserver>) -> Self {
-        let weigh = |acquired: &Acquired| {
-            let files = &acquired.bundle.value().facts().files;
-            u32::try_from(files.iter().map(|file| file.len() + 32).sum::<usize>() + 512).unwrap_or(u32::MAX)
-        };
         Self {
             ports,
             limits,
+            blocking: BlockingWork::default(),
             resolutions: SingleFlight::new(CAPACITY).observed(CacheName::Resolution, Arc::clone(observer)),
             verifications: SingleFlight::new(CAPACITY).observed(CacheName::Verification, Arc::clone(observer)),
             manifests: SingleFlight::weighed(MANIFESTS_CAPACITY_BYTES, |manifest: &Arc<Verified<PolicyManifest>>| {
-                let annotations = &manifest.value().annotations;
-                let bytes = annotations.iter().map(|(key, value)| key.len() + value.len() + 64);
-                u32::try_from(bytes.sum::<usize>() + 512).unwrap_or(u32::MAX)
+                weight(size_of::<PolicyManifest>() + acquire::annotations_bytes(&manifest.value().annotations))
             }),
-            bundles: SingleFlight::weighed(FACTS_CAPACITY_BYTES, weigh)
-                .observed(CacheName::Bundle, Arc::clone(observer)),
+            bundles: SingleFlight::weighed(BUNDLES_CAPACITY_BYTES, |acquired: &Acquired| {
+                weight(acquired.memory_bytes())
+            })
+            .observed(CacheName::Bundle, Arc::clone(observer)),
         }
     }
 
@@ -100,7 +101,7 @@ impl<P: Ports> Pipeline<P> {
         let (Source::Image(source), Revision::Image(image)) = (source, revision);
         let access_key = source.access().key(&image.repository);
         let key = (access_key, image.digest, policy.digest().copied());
-        let work = verify::verify(self.ports.registry(), source, image, policy);
+        let work = verify::verify(self.ports.registry(), source, image, policy, &self.blocking);
         let verified = self
             .verifications
             .get_or_retry(key, single_flight::recent(), |_| true, work);
@@ -126,21 +127,36 @@ impl<P: Ports> Pipeline<P> {
             .await
     }
 
-    /// The bundle that a verified revision names.
+    /// The bundle that a verified revision names, if it has at most `largest` bytes: the most that can be delivered.
     ///
     /// # Errors
     /// [`AcquireError`].
-    pub async fn acquire(&self, source: &Source, revision: &Verified<Revision>) -> Result<Acquired, Arc<AcquireError>> {
+    pub async fn acquire(
+        &self,
+        source: &Source,
+        revision: &Verified<Revision>,
+        largest: u64,
+    ) -> Result<Acquired, Arc<AcquireError>> {
         let manifest = self.open(source, revision).await?;
         let (Source::Image(source), image) = (source, revision.image());
-        let manifest = Arc::unwrap_or_clone(manifest);
-        let work = acquire::acquire(self.ports.registry(), source, manifest, self.limits);
+        let (registry, manifest) = (self.ports.registry(), Arc::unwrap_or_clone(manifest));
+        let work = acquire::acquire(registry, source, manifest, self.limits, largest, &self.blocking);
         // The bytes may have made room for others on disk meanwhile.
         let usable = |acquired: &Acquired| acquired.bundle.value().is_available();
         self.bundles
-            .get_or_retry(content_key(source, &image), single_flight::recent(), usable, work)
+            .get_or_retry(
+                (content_key(source, &image), largest),
+                single_flight::recent(),
+                usable,
+                work,
+            )
             .await
     }
+}
+
+/// The weight of an entry that takes about so many bytes, its key included.
+fn weight(bytes: usize) -> u32 {
+    u32::try_from(bytes.saturating_add(size_of::<ContentKey>())).unwrap_or(u32::MAX)
 }
 
 fn content_key(source: &ImageSource, image: &Verified<ImageRevision>) -> ContentKey {

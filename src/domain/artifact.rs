@@ -20,6 +20,10 @@ pub use error::ManifestError;
 pub const MAX_MANIFEST_BYTES: u64 = 4 << 20;
 /// Most manifests of an index, and most layers of a manifest.
 pub const MAX_ENTRIES: usize = 64;
+/// Most annotations of an image that are kept: as many as a status shows.
+pub const MAX_ANNOTATIONS: usize = 32;
+/// Most characters of a kept annotation's name, and of its value.
+pub const MAX_ANNOTATION_CHARACTERS: usize = 256;
 
 /// The media type of OCI image manifests.
 pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -55,7 +59,9 @@ pub struct Descriptor {
 pub struct PolicyManifest {
     /// The layer that is the OPA bundle.
     pub bundle: Descriptor,
-    /// Annotations of the manifest, and those of the layer where the manifest has none of that name.
+    /// Annotations of the manifest, and those of the layer where the manifest has none of that name; the first
+    /// [`MAX_ANNOTATIONS`], cut to [`MAX_ANNOTATION_CHARACTERS`]. They are kept for as long as the bundle is known, and
+    /// nothing but a status reads them.
     pub annotations: BTreeMap<String, String>,
 }
 

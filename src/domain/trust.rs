@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::access::fingerprint;
+use super::cancellation::CancellationToken;
 use super::digest::Digest;
 use super::revision::{ImageRevision, Revision};
 pub use error::{TrustError, TrustPolicyError, list};
@@ -20,6 +21,9 @@ pub use key::{MAX_KEYS, MAX_PEM_BYTES, PublicKey, PublicKeyError};
 pub const MAX_AUTHORITIES: usize = 16;
 /// Longest name of an authority, in bytes.
 pub const MAX_NAME_BYTES: usize = 63;
+/// Most checks of one signature by one key in one decision: fifty signatures with forty keys, or eight with all 256. They
+/// take up to two seconds, where all keys are of the slowest kind.
+pub const MAX_SIGNATURE_CHECKS: usize = 2000;
 
 /// A value, and the proof of why it may be delivered.
 ///
@@ -159,7 +163,8 @@ impl TrustPolicy {
         }
     }
 
-    /// Decides whether `evidence` proves `revision`. Takes up to a few hundred microseconds per signature and key.
+    /// Decides whether `evidence` proves `revision`. Takes up to a few hundred microseconds per signature and key, of
+    /// which it tries [`MAX_SIGNATURE_CHECKS`] pairs.
     ///
     /// # Errors
     /// [`TrustError`] where it does not.
@@ -168,9 +173,22 @@ impl TrustPolicy {
         revision: &ImageRevision,
         evidence: &[Evidence],
     ) -> Result<Verified<ImageRevision>, TrustError> {
+        self.decide_unless_cancelled(revision, evidence, &CancellationToken::default())
+    }
+
+    /// The same, and stops between two signatures where nobody waits for the decision any more.
+    ///
+    /// # Errors
+    /// [`TrustError`].
+    pub fn decide_unless_cancelled(
+        &self,
+        revision: &ImageRevision,
+        evidence: &[Evidence],
+        token: &CancellationToken,
+    ) -> Result<Verified<ImageRevision>, TrustError> {
         let verification = match self {
             Self::NotConfigured => Verification::NotConfigured,
-            Self::Signed(policy) => policy.prove(revision, evidence)?,
+            Self::Signed(policy) => policy.prove(revision, evidence, token)?,
         };
         Ok(Verified {
             value: revision.clone(),
@@ -180,15 +198,22 @@ impl TrustPolicy {
 }
 
 impl SignaturePolicy {
-    fn prove(&self, revision: &ImageRevision, evidence: &[Evidence]) -> Result<Verification, TrustError> {
+    fn prove(
+        &self,
+        revision: &ImageRevision,
+        evidence: &[Evidence],
+        token: &CancellationToken,
+    ) -> Result<Verification, TrustError> {
+        let mut checks_left = MAX_SIGNATURE_CHECKS;
         let mut matched = BTreeSet::new();
         let mut faults = BTreeSet::new();
         for piece in evidence {
-            match piece.claim(&revision.digest) {
-                Ok(claim) => match self.signer(&claim) {
-                    Some(position) => drop(matched.insert(position)),
-                    None => drop(faults.insert(Fault::OtherKey)),
-                },
+            if token.is_cancelled() {
+                return Err(TrustError::Cancelled);
+            }
+            let claim = piece.claim(&revision.digest);
+            match claim.and_then(|claim| self.signer(&claim, &mut checks_left)) {
+                Ok(position) => drop(matched.insert(position)),
                 Err(fault) => drop(faults.insert(fault)),
             }
         }
@@ -216,11 +241,16 @@ impl SignaturePolicy {
     }
 
     /// The position of the authority whose key made the claim; at most one, for no two share a key.
-    fn signer(&self, claim: &evidence::Claim) -> Option<usize> {
-        self.authorities.iter().position(|authority| {
-            let mut keys = authority.keys.iter();
-            keys.any(|key| key.verifies(&claim.message, &claim.signature))
-        })
+    fn signer(&self, claim: &evidence::Claim, checks_left: &mut usize) -> Result<usize, Fault> {
+        for (position, authority) in self.authorities.iter().enumerate() {
+            for key in &authority.keys {
+                *checks_left = checks_left.checked_sub(1).ok_or(Fault::Unchecked)?;
+                if key.verifies(&claim.message, &claim.signature) {
+                    return Ok(position);
+                }
+            }
+        }
+        Err(Fault::OtherKey)
     }
 
     fn names(&self, take: impl Fn(usize) -> bool) -> Vec<String> {

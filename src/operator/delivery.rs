@@ -10,3 +10,13 @@ pub enum Delivery {
     /// A ConfigMap in the object's namespace.
     ConfigMap(ConfigMapDelivery),
 }
+
+impl Delivery {
+    /// The most bytes of a bundle that it could take; what its metadata leaves may be less.
+    #[must_use]
+    pub fn largest_bundle(&self) -> u64 {
+        match self {
+            Self::ConfigMap(_) => config_map::MAX_CONFIG_MAP_BYTES,
+        }
+    }
+}

@@ -32,7 +32,7 @@ pub fn of_verify(error: &VerifyError) -> Option<String> {
         VerifyError::Untrusted(TrustError::Mismatch { .. }) => {
             Some("sign it with 'cosign sign --key', or correct the keys in 'spec.verify'".to_owned())
         }
-        VerifyError::Interrupted => None,
+        VerifyError::Untrusted(TrustError::Cancelled) | VerifyError::Interrupted(_) => None,
     }
 }
 
@@ -42,7 +42,10 @@ pub fn of_acquire(error: &AcquireError) -> Option<String> {
     match error {
         AcquireError::Fetch(error) => of_registry(error),
         AcquireError::ReadBundle(BundleError::Read { .. }) => Some("check '--cache-dir' and its disk".to_owned()),
-        AcquireError::OpenManifest(_) | AcquireError::ReadBundle(_) | AcquireError::Interrupted => None,
+        AcquireError::LimitSize { .. } => {
+            Some("leave tests and unused data out of the bundle, or split it into several policy images".to_owned())
+        }
+        AcquireError::OpenManifest(_) | AcquireError::ReadBundle(_) | AcquireError::Interrupted(_) => None,
     }
 }
 

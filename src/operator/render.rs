@@ -133,7 +133,7 @@ async fn render_one<P: Ports>(
         verified,
         ..
     } = &verified_plan;
-    let acquired = pipeline.acquire(&plan.source, verified).await;
+    let acquired = pipeline.acquire(&plan.source, verified, plan.largest_bundle()).await;
     let acquired = acquired.map_err(|error| failed(error.into()))?;
     let config_maps = plan.deliveries.iter().map(|Delivery::ConfigMap(target)| {
         let manifest = target.manifest(revision, &acquired.bundle);

@@ -106,8 +106,9 @@ impl<'a, P: Ports> YieldingPipeline<'a, P> {
         &mut self,
         source: &Source,
         revision: &Verified<Revision>,
+        largest_bundle: u64,
     ) -> Result<Acquired, Arc<AcquireError>> {
-        let answer = Box::pin(self.pipeline.acquire(source, revision));
+        let answer = Box::pin(self.pipeline.acquire(source, revision, largest_bundle));
         self.slot.release_during(answer).await
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::blocking::{BlockingWork, Interrupted};
 use super::ports::{ManifestName, RawManifest, Registry, RegistryError};
 use super::reason::{Classify, Disposition, Reason};
 use crate::domain::access::RegistryAccess;
@@ -24,6 +25,12 @@ pub struct Acquired {
 }
 
 impl Acquired {
+    /// About how many bytes it takes in memory.
+    pub(super) fn memory_bytes(&self) -> usize {
+        let facts = self.bundle.value().facts().memory_bytes();
+        size_of::<Self>() + facts + annotations_bytes(&self.annotations)
+    }
+
     /// What there is to report about it.
     #[must_use]
     pub fn summary(&self) -> BundleSummary {
@@ -52,12 +59,20 @@ pub enum AcquireError {
     /// The manifest is not that of a policy image.
     #[error(transparent)]
     OpenManifest(ManifestError),
+    /// Too large for everything that it would be delivered to, or to be read at all. Nothing of it was fetched.
+    #[error("the bundle has {size} bytes, and at most {limit} can be delivered")]
+    LimitSize {
+        /// The bundle's size, as its manifest says.
+        size: u64,
+        /// What could be delivered.
+        limit: u64,
+    },
     /// The layer is not a bundle that may be delivered.
     #[error(transparent)]
     ReadBundle(BundleError),
     /// The thread that read the bundle did not come back.
     #[error("reading the bundle was interrupted")]
-    Interrupted,
+    Interrupted(#[from] Interrupted),
 }
 
 impl Classify for AcquireError {
@@ -66,7 +81,8 @@ impl Classify for AcquireError {
             Self::Fetch(error) => error.reason(),
             Self::OpenManifest(error) => error.reason(),
             Self::ReadBundle(error) => error.reason(),
-            Self::Interrupted => Reason::Internal,
+            Self::LimitSize { .. } => Reason::TooLarge,
+            Self::Interrupted(_) => Reason::Internal,
         }
     }
 
@@ -75,7 +91,8 @@ impl Classify for AcquireError {
             Self::Fetch(error) => error.disposition(),
             Self::OpenManifest(error) => error.disposition(),
             Self::ReadBundle(error) => error.disposition(),
-            Self::Interrupted => Disposition::Retry,
+            Self::LimitSize { .. } => Disposition::Stalled,
+            Self::Interrupted(_) => Disposition::Retry,
         }
     }
 }
@@ -103,7 +120,15 @@ pub(super) async fn open<R: Registry>(
     }
 }
 
-/// Fetches the bundle that a verified manifest names, and reads it within `limits`.
+/// About how many bytes annotations take in memory.
+pub(super) fn annotations_bytes(annotations: &BTreeMap<String, String>) -> usize {
+    let entries = annotations.iter();
+    let bytes = entries.map(|(name, value)| name.len() + value.len() + 2 * size_of::<String>());
+    bytes.sum()
+}
+
+/// Fetches the bundle that a verified manifest names, and reads it within `limits`. A bundle of more than `largest` bytes,
+/// which nothing could take, is not asked for.
 ///
 /// # Errors
 /// [`AcquireError`].
@@ -112,22 +137,21 @@ pub(super) async fn acquire<R: Registry>(
     source: &ImageSource,
     manifest: Verified<PolicyManifest>,
     limits: Limits,
+    largest: u64,
+    blocking: &BlockingWork,
 ) -> Result<Acquired, AcquireError> {
-    let PolicyManifest {
-        bundle: layer,
-        annotations,
-    } = manifest.value().clone();
-    let content = registry
-        .blob(source.repository(), &layer, source.access())
-        .await
-        .map_err(AcquireError::Fetch)?;
+    let PolicyManifest { bundle, annotations } = manifest.value().clone();
+    let limit = largest.min(limits.compressed_bytes);
+    if bundle.size > limit {
+        let size = bundle.size;
+        return Err(AcquireError::LimitSize { size, limit });
+    }
+    let content = registry.blob(source.repository(), &bundle, source.access()).await;
+    let content = content.map_err(AcquireError::Fetch)?;
     // Inflating megabytes would hold up every other object on this thread.
-    let bundle = tokio::task::spawn_blocking(move || manifest.bundle(content, &limits))
-        .await
-        .map_err(|_| AcquireError::Interrupted)?
-        .map_err(AcquireError::ReadBundle)?;
+    let read = blocking.run(move |token| manifest.bundle(content, &limits, token));
     Ok(Acquired {
-        bundle,
+        bundle: read.await?.map_err(AcquireError::ReadBundle)?,
         annotations: Arc::new(annotations),
     })
 }
@@ -143,3 +167,6 @@ async fn fetch<R: Registry>(
         .await
         .map_err(AcquireError::Fetch)
 }
+
+#[cfg(test)]
+mod tests;

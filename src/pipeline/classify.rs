@@ -33,7 +33,7 @@ impl Classify for ManifestError {
 impl Classify for BundleError {
     fn reason(&self) -> Reason {
         match self {
-            Self::Read { .. } => Reason::Internal,
+            Self::Read { .. } | Self::Cancelled => Reason::Internal,
             Self::DigestMismatch { .. } | Self::SizeMismatch { .. } => Reason::DigestMismatch,
             Self::Limit { .. } => Reason::TooLarge,
             Self::NotGzip { .. }

@@ -6,6 +6,7 @@
 
 use std::io::Read as _;
 
+use super::blocking::{BlockingWork, Interrupted};
 use super::ports::{ManifestName, RawManifest, Registry, RegistryError};
 use super::reason::{Classify, Disposition, Reason};
 use crate::domain::access::RegistryAccess;
@@ -58,7 +59,7 @@ pub enum VerifyError {
     Untrusted(#[from] TrustError),
     /// The thread that decided did not come back.
     #[error("checking the signatures was interrupted")]
-    Interrupted,
+    Interrupted(#[from] Interrupted),
 }
 
 /// Proves `revision` by `policy`.
@@ -71,6 +72,7 @@ pub async fn verify<R: Registry>(
     source: &ImageSource,
     revision: &ImageRevision,
     policy: &TrustPolicy,
+    blocking: &BlockingWork,
 ) -> Result<Verified<ImageRevision>, VerifyError> {
     let mut known = Vec::new();
     if *policy == TrustPolicy::NotConfigured {
@@ -80,7 +82,7 @@ pub async fn verify<R: Registry>(
     for stage in [Stage::Bundles, Stage::Legacy] {
         let gathered = gather(registry, stage, source, revision).await?;
         known.extend(gathered.evidence);
-        let (decided, evidence) = decide(policy, revision, known).await?;
+        let (decided, evidence) = decide(blocking, policy, revision, known).await?;
         known = evidence;
         if let Ok(verified) = decided {
             return Ok(verified);
@@ -98,15 +100,17 @@ pub async fn verify<R: Registry>(
 /// Decides on a thread of its own: fifty signatures and as many large keys take seconds, which no other object on this
 /// thread should wait for.
 async fn decide(
+    blocking: &BlockingWork,
     policy: &TrustPolicy,
     revision: &ImageRevision,
     evidence: Vec<Evidence>,
 ) -> Result<(Result<Verified<ImageRevision>, TrustError>, Vec<Evidence>), VerifyError> {
     let (policy, revision) = (policy.clone(), revision.clone());
-    let work = move || (policy.decide(&revision, &evidence), evidence);
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|_| VerifyError::Interrupted)
+    let decision = blocking.run(move |token| {
+        let decided = policy.decide_unless_cancelled(&revision, &evidence, token);
+        (decided, evidence)
+    });
+    Ok(decision.await?)
 }
 
 /// Fetches the evidence of one stage.
@@ -252,7 +256,7 @@ impl Classify for VerifyError {
     fn reason(&self) -> Reason {
         match self {
             Self::Untrusted(error) => error.reason(),
-            Self::Interrupted => Reason::Internal,
+            Self::Interrupted(_) => Reason::Internal,
             Self::Lookup(error) => match error {
                 RegistryError::Unauthorized { .. }
                 | RegistryError::Denied { .. }
@@ -276,7 +280,7 @@ impl Classify for VerifyError {
     fn disposition(&self) -> Disposition {
         match self {
             Self::Untrusted(error) => error.disposition(),
-            Self::Interrupted => Disposition::Retry,
+            Self::Interrupted(_) => Disposition::Retry,
             Self::Lookup(_) if self.reason() == Reason::VerificationUnavailable => Disposition::Retry,
             Self::Lookup(error) => error.disposition(),
         }
@@ -288,13 +292,14 @@ impl Classify for TrustError {
         match self {
             Self::Unsigned { .. } => Reason::Unsigned,
             Self::Mismatch { .. } => Reason::SignatureMismatch,
+            Self::Cancelled => Reason::Internal,
         }
     }
 
     fn disposition(&self) -> Disposition {
         match self {
             // In a pipeline the signature follows the push by seconds.
-            Self::Unsigned { .. } => Disposition::Retry,
+            Self::Unsigned { .. } | Self::Cancelled => Disposition::Retry,
             Self::Mismatch { .. } => Disposition::Stalled,
         }
     }

@@ -27,7 +27,7 @@ async fn whatever_fails_only_known_good_bundles_are_delivered_and_all_settles() 
     println!("CHAOS_SEED={seed} CHAOS_SECONDS={seconds}");
     let mut world = World::open(seed).await;
     world.settle().await;
-    let at_rest = world.footprint().await;
+    let at_rest = world.footprint();
     let end = Instant::now() + Duration::from_secs(seconds);
     while Instant::now() < end {
         world.act().await;
@@ -37,7 +37,7 @@ async fn whatever_fails_only_known_good_bundles_are_delivered_and_all_settles() 
     world.heal().await;
     world.settle().await;
     world.watcher.check();
-    let afterwards = world.footprint().await;
+    let afterwards = world.footprint();
     println!("{}", world.summary());
     println!("at rest {at_rest:?}, afterwards {afterwards:?}");
     // New processes may have taken over; what one of them holds after an hour is what another held at the start.

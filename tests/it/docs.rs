@@ -13,7 +13,11 @@ use std::time::Duration;
 use clap::CommandFactory as _;
 use policy_operator::adapters::registry::observer::{RequestKind, RequestObserver as _};
 use policy_operator::operator::args::Arguments;
+<<<<<<< HEAD
 use policy_operator::operator::metrics::Metrics;
+=======
+use policy_operator::operator::metrics::{Metrics, Outcome, UnreadablePart, Watched};
+>>>>>>> h5
 use policy_operator::operator::render::manifests::Manifests;
 use policy_operator::pipeline::reason::{Disposition, Reason};
 use policy_operator::pipeline::single_flight::{CacheName, CacheObserver as _};
@@ -93,6 +97,8 @@ fn families() -> BTreeSet<String> {
     metrics.request(RequestKind::Token, None);
     metrics.requested(CacheName::Bundle, true);
     metrics.policy_images(0, 0);
+    metrics.watches_failing(Watched::ConfigMaps, 0);
+    metrics.unreadable(Watched::ConfigMaps, UnreadablePart::Metadata);
     let text = metrics.encode().unwrap();
     let declared = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
     let named = declared.map(|line| match line.split_once(' ') {

@@ -27,6 +27,7 @@ mod failures;
 mod hold;
 mod kstatus;
 mod leadership;
+mod memory;
 mod metrics;
 mod ownership;
 mod responder;
@@ -278,13 +279,21 @@ async fn launch_operator(
     refuse_loopback: bool,
 ) -> Operator {
     let options = OperatorOptions {
+        arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
+        refuse_loopback,
+        ..operator_options(cluster, namespace).await
+    };
+    Operator::start(&options).expect("operator")
+}
+
+/// Our binary, for one namespace.
+async fn operator_options(cluster: &ControlPlane, namespace: &str) -> OperatorOptions {
+    OperatorOptions {
         binary: binary(),
         kubeconfig: operator_kubeconfig(cluster).await,
         namespaces: vec![namespace.to_owned()],
-        arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
-        refuse_loopback,
-    };
-    Operator::start(&options).expect("operator")
+        ..OperatorOptions::default()
+    }
 }
 
 /// One for all tests: a new token for each would overwrite the file that others read.

@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use policy_operator::domain::access::RegistryAccess;
 use policy_operator::domain::artifact::{BUNDLE_LAYER, Descriptor, OCI_MANIFEST, Opened};
 use policy_operator::domain::bundle::{BundleFacts, Limits};
+use policy_operator::domain::cancellation::CancellationToken;
 use policy_operator::domain::digest::Digest;
 use policy_operator::domain::reference::{ImageReference, Repository, Tag};
 use policy_operator::domain::revision::ImageRevision;
 use policy_operator::domain::source::ImageSource;
 use policy_operator::domain::trust::{Authority, PublicKey, TrustPolicy, Verification, Verified};
+use policy_operator::pipeline::blocking::BlockingWork;
 use policy_operator::pipeline::in_memory_registry::InMemoryRegistry;
 use policy_operator::pipeline::ports::Registry as _;
 use policy_operator::pipeline::reason::{Classify as _, Reason};
@@ -118,7 +120,7 @@ async fn verdict(
     mirror.all(&revision.digest).await;
     let image = revision.to_string().parse().unwrap();
     let source = ImageSource::new(&image, None, RegistryAccess::default()).unwrap();
-    verify(&mirror.to, &source, &revision, policy).await
+    verify(&mirror.to, &source, &revision, policy, &BlockingWork::default()).await
 }
 
 #[rstest]
@@ -182,12 +184,14 @@ async fn facts(bytes: &[u8]) -> BundleFacts {
         .blob(&repository, &layer, &RegistryAccess::default())
         .await
         .unwrap();
-    let bundle = image.bundle(content, &Limits::default()).unwrap();
+    let bundle = image
+        .bundle(content, &Limits::default(), &CancellationToken::default())
+        .unwrap();
     bundle.value().facts().as_ref().clone()
 }
 
-/// The files that `tar` lists, in the form and order of ours.
-async fn listed(bytes: &[u8]) -> Vec<String> {
+/// How many files `tar` lists.
+async fn listed(bytes: &[u8]) -> usize {
     let directory = RunDirectory::new("tar-list").unwrap();
     let path = directory.write("bundle.tar.gz", bytes).unwrap();
     let output = Program::new("/bin/tar")
@@ -197,12 +201,7 @@ async fn listed(bytes: &[u8]) -> Vec<String> {
         .await
         .unwrap();
     let text = String::from_utf8(output).unwrap();
-    let names = text.lines().filter(|name| !name.ends_with('/'));
-    let mut names: Vec<String> = names
-        .map(|name| name.trim_start_matches("./").trim_start_matches('/').to_owned())
-        .collect();
-    names.sort();
-    names
+    text.lines().filter(|name| !name.ends_with('/')).count()
 }
 
 #[tokio::test]
@@ -256,8 +255,7 @@ async fn what_tar_packs_is_read_as_tar_and_opa_read_it(#[case] dialect: &str) {
         .unwrap();
     let bytes = std::fs::read(&output).unwrap();
     let facts = facts(&bytes).await;
-    assert_eq!(facts.files, listed(&bytes).await);
-    assert_eq!(facts.files.len(), 4);
+    assert_eq!((facts.files, listed(&bytes).await), (4, 4));
     assert_eq!(facts.roots, ["app", "lib"]);
     assert_eq!(opa::eval(&output, "data.app.answer").await.unwrap(), json!(42));
 }

@@ -2,10 +2,7 @@
 
 use std::str::FromStr;
 
-use globset::{GlobBuilder, GlobMatcher};
-
-/// Longest pattern, in bytes.
-const MAX_PATTERN_BYTES: usize = 300;
+use crate::domain::glob::Glob;
 
 /// An allow-list of hosts; empty, it allows all.
 #[derive(Debug, Clone, Default)]
@@ -33,9 +30,7 @@ impl AllowedHosts {
 /// It is compared with the host as a reference writes it, in lower case and with its port if one is written; Docker Hub
 /// is `docker.io`. `*` stands for any characters, dots too.
 #[derive(Debug, Clone)]
-struct HostPattern {
-    matcher: GlobMatcher,
-}
+struct HostPattern(Glob);
 
 /// Why a text is not a pattern for hosts.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -45,7 +40,7 @@ pub struct HostPatternError(String);
 impl HostPattern {
     /// Whether the host is one of those meant.
     fn matches(&self, host: &str) -> bool {
-        self.matcher.is_match(host)
+        self.0.matches(&host.to_ascii_lowercase())
     }
 }
 
@@ -53,12 +48,11 @@ impl FromStr for HostPattern {
     type Err = HostPatternError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let malformed = || HostPatternError(text.chars().take(80).collect());
-        let is_host = !text.is_empty() && text.len() <= MAX_PATTERN_BYTES && !text.contains(['/', '@', ' ']);
-        let glob = GlobBuilder::new(text).case_insensitive(true).build();
-        Ok(Self {
-            matcher: glob.ok().filter(|_| is_host).ok_or_else(malformed)?.compile_matcher(),
-        })
+        let is_host = !text.is_empty() && !text.contains(['/', '@', ' ', '{', '}']);
+        Glob::parse(&text.to_ascii_lowercase())
+            .filter(|_| is_host)
+            .map(Self)
+            .ok_or_else(|| HostPatternError(text.chars().take(80).collect()))
     }
 }
 
@@ -89,6 +83,7 @@ mod tests {
     #[case::url("https://ghcr.io")]
     #[case::path("ghcr.io/acme")]
     #[case::open_class("ghcr[")]
+    #[case::alternatives("{ghcr,quay}.io")]
     fn refuses_what_cannot_match_a_host(#[case] text: &str) {
         assert!(text.parse::<HostPattern>().is_err());
     }

@@ -1,7 +1,7 @@
 //! HTTP clients, one per set of transport settings.
 //!
 //! Connections carry what TLS proved, so they are shared only between accesses with the same settings. Each client loads
-//! the system's certificate authorities, a few hundred kilobytes: hence the bound.
+//! the system's certificate authorities, a few hundred kilobytes, and those of its settings: hence the bound.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,8 +16,12 @@ use super::resolver::GuardedResolver;
 use crate::domain::access::{ClientCertificate, TransportSettings};
 use crate::domain::digest::Digest;
 
-/// Most clients kept.
-const MAX_CLIENTS: u64 = 64;
+/// Most bytes of clients kept, about: 64 of them, where settings are small.
+const MAX_BYTES: u64 = 64 * CLIENT_BYTES as u64;
+/// What a client takes, about.
+const CLIENT_BYTES: u32 = 512 << 10;
+/// What a byte of certificates takes in a client that trusts them, about.
+const BYTES_PER_AUTHORITY_BYTE: usize = 4;
 /// A client that nobody used for so long is dropped. It is also dropped at this age times six, so that authorities added
 /// to the system are noticed.
 const IDLE: Duration = Duration::from_mins(10);
@@ -41,9 +45,16 @@ impl Default for Timeouts {
     }
 }
 
+fn weight(settings: &TransportSettings) -> u32 {
+    let authorities = settings.authorities_pem.as_ref().map_or(0, String::len);
+    let authorities = authorities.saturating_mul(BYTES_PER_AUTHORITY_BYTE);
+    u32::try_from(authorities).map_or(u32::MAX, |bytes| bytes.saturating_add(CLIENT_BYTES))
+}
+
 /// The clients in use.
 pub(crate) struct Transports {
-    clients: Cache<Digest, Client>,
+    /// Each with what it takes.
+    clients: Cache<Digest, (Client, u32)>,
     egress: Arc<EgressPolicy>,
     timeouts: Timeouts,
 }
@@ -51,7 +62,8 @@ pub(crate) struct Transports {
 impl Transports {
     pub(crate) fn new(egress: Arc<EgressPolicy>, timeouts: Timeouts) -> Self {
         let clients = Cache::builder()
-            .max_capacity(MAX_CLIENTS)
+            .max_capacity(MAX_BYTES)
+            .weigher(|_, (_, bytes)| *bytes)
             .time_to_idle(IDLE)
             .time_to_live(MAX_AGE)
             .build();
@@ -64,10 +76,13 @@ impl Transports {
 
     /// The client for `settings`.
     pub(crate) async fn client(&self, settings: &TransportSettings) -> Result<Client, NetworkError> {
-        let made = self
-            .clients
-            .try_get_with(settings.digest(), async { self.make(settings) });
-        made.await.map_err(|error| NetworkError::clone(&error))
+        let made = self.clients.try_get_with(settings.digest(), async {
+            Ok((self.make(settings)?, weight(settings)))
+        });
+        let (client, _) = made
+            .await
+            .map_err(|error: Arc<NetworkError>| NetworkError::clone(&error))?;
+        Ok(client)
     }
 
     fn make(&self, settings: &TransportSettings) -> Result<Client, NetworkError> {

@@ -5,20 +5,19 @@ use std::sync::Arc;
 
 use reqwest::header::{CONTENT_RANGE, HeaderMap};
 use reqwest::{Response, StatusCode};
-use tempfile::NamedTempFile;
 use tokio::fs::File;
 use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
 
 use super::body;
-use super::failure::storage;
+use super::failure::{reserve, storage};
 use super::observer::RequestKind;
 use super::sender::RegistryRequest;
 use super::session::Session;
-use super::store::BlobStore;
+use super::store::{BlobStore, Unfinished};
 use crate::adapters::network::retry;
 use crate::domain::artifact::Descriptor;
 use crate::domain::bundle::Content;
-use crate::domain::digest::Hasher;
+use crate::domain::digest::{Digest, Hasher};
 use crate::pipeline::ports::RegistryError;
 
 /// The blob, from the store or the registry.
@@ -36,7 +35,7 @@ pub(super) async fn get(
     let mut request = session.request(RequestKind::Blob, session.endpoint.blob(digest), &format!("@{digest}"));
     request.accept = "*/*";
     let download = download(session, store, &mut request, *size).await?;
-    let (file, actual) = download.done().await.map_err(storage)?;
+    let (unfinished, actual) = download.done().await.map_err(storage)?;
     if actual != *digest {
         return Err(RegistryError::DigestMismatch {
             host: request.host,
@@ -45,20 +44,19 @@ pub(super) async fn get(
             actual,
         });
     }
-    let stored = store
-        .finish(file, &session.access_key, digest, *size)
-        .map_err(storage)?;
+    let stored = unfinished.finish(&session.access_key, digest).map_err(storage)?;
     Ok(Arc::new(stored))
 }
 
 /// All bytes of the blob, from as many connections as it may take.
-async fn download(
+async fn download<'a>(
     session: &Session<'_>,
-    store: &BlobStore,
+    store: &'a BlobStore,
     request: &mut RegistryRequest,
     size: u64,
-) -> Result<Download, RegistryError> {
-    let mut download = Download::begin(store.begin().map_err(storage)?).map_err(storage)?;
+) -> Result<Download<'a>, RegistryError> {
+    let unfinished = store.begin(size).map_err(|error| reserve(error, request))?;
+    let mut download = Download::begin(unfinished).map_err(storage)?;
     let mut attempt = 1;
     loop {
         request.from = download.written;
@@ -75,18 +73,18 @@ async fn download(
 }
 
 /// A blob on its way.
-struct Download {
-    temporary: NamedTempFile,
+struct Download<'a> {
+    unfinished: Unfinished<'a>,
     file: File,
     hasher: Hasher,
     written: u64,
 }
 
-impl Download {
-    fn begin(temporary: NamedTempFile) -> io::Result<Self> {
+impl<'a> Download<'a> {
+    fn begin(unfinished: Unfinished<'a>) -> io::Result<Self> {
         Ok(Self {
-            file: File::from_std(temporary.reopen()?),
-            temporary,
+            file: File::from_std(unfinished.reopen()?),
+            unfinished,
             hasher: Hasher::default(),
             written: 0,
         })
@@ -137,9 +135,9 @@ impl Download {
         Ok(())
     }
 
-    async fn done(mut self) -> io::Result<(NamedTempFile, crate::domain::digest::Digest)> {
+    async fn done(mut self) -> io::Result<(Unfinished<'a>, Digest)> {
         self.file.flush().await?;
-        Ok((self.temporary, self.hasher.finish()))
+        Ok((self.unfinished, self.hasher.finish()))
     }
 }
 

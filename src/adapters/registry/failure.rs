@@ -2,6 +2,8 @@
 
 use std::io;
 
+use super::sender::RegistryRequest;
+use super::store::ReserveError;
 use crate::adapters::network::NetworkError;
 use crate::adapters::network::error::plain;
 use crate::pipeline::ports::RegistryError;
@@ -23,5 +25,14 @@ impl From<NetworkError> for RegistryError {
 pub(super) fn storage(error: io::Error) -> RegistryError {
     RegistryError::Storage {
         cause: plain(&error.to_string()),
+    }
+}
+
+/// There is no room for what is asked for.
+pub(super) fn reserve(error: ReserveError, request: &RegistryRequest) -> RegistryError {
+    match error {
+        ReserveError::LimitSize { capacity } => request.too_large(capacity),
+        ReserveError::Full => storage(io::Error::other(error)),
+        ReserveError::Create(error) => storage(error),
     }
 }

@@ -12,7 +12,7 @@ pub struct RegistryOptions {
     /// Directory for blobs, created if needed. It belongs to one process at a time: unfinished downloads in it are
     /// removed at the start.
     pub cache_directory: PathBuf,
-    /// Most bytes kept there; what was not used for longest goes first. One blob more may be there for a moment.
+    /// Most bytes kept there, downloads under way included; what was not used for longest goes first.
     pub cache_bytes: u64,
     /// The registries that may be used.
     pub allowed_hosts: AllowedHosts,

@@ -14,6 +14,7 @@ use super::paging::Pages;
 use super::session::{Answer, Session};
 use crate::adapters::network::redirect;
 use crate::domain::artifact::{Descriptor, MAX_MANIFEST_BYTES};
+use crate::domain::bounded::BoundedList;
 use crate::domain::digest::Digest;
 use crate::domain::reference::Tag;
 use crate::pipeline::ports::{ManifestName, RegistryError};
@@ -30,7 +31,7 @@ struct Index {
     schema_version: u8,
     media_type: Option<String>,
     /// `null` where Go writes an empty list.
-    manifests: Option<Vec<Entry>>,
+    manifests: Option<BoundedList<Entry, MAX_REFERRERS>>,
 }
 
 #[derive(serde::Deserialize)]
@@ -40,7 +41,6 @@ struct Entry {
     digest: Digest,
     size: u64,
     artifact_type: Option<String>,
-    annotations: Option<BTreeMap<String, String>>,
 }
 
 /// The referrers, by the API or by the fallback tag.
@@ -97,11 +97,7 @@ async fn by_tag(session: &Session<'_>, digest: &Digest) -> Result<Vec<Descriptor
         what: format!("{}:{tag}", session.endpoint.path()),
         cause: cause.to_owned(),
     };
-    let found = parse(&manifest.media_type, &manifest.bytes).map_err(broken)?;
-    if found.len() > MAX_REFERRERS {
-        return Err(broken(TOO_MANY));
-    }
-    Ok(found)
+    parse(&manifest.media_type, &manifest.bytes).map_err(broken)
 }
 
 fn parse(media_type: &str, body: &[u8]) -> Result<Vec<Descriptor>, &'static str> {
@@ -115,12 +111,9 @@ fn parse(media_type: &str, body: &[u8]) -> Result<Vec<Descriptor>, &'static str>
         digest: entry.digest,
         size: entry.size,
         artifact_type: entry.artifact_type,
-        annotations: entry.annotations.unwrap_or_default(),
+        // The list's own, which say nothing that the manifests do not: the manifests are what is read.
+        annotations: BTreeMap::new(),
     };
-    Ok(index
-        .manifests
-        .unwrap_or_default()
-        .into_iter()
-        .map(descriptor)
-        .collect())
+    let entries = index.manifests.unwrap_or_default().complete().map_err(|_| TOO_MANY)?;
+    Ok(entries.into_iter().map(descriptor).collect())
 }

@@ -1,9 +1,10 @@
 //! Blobs on disk, least recently used first out.
 //!
-//! `blobs/<access key>/<digest>` holds what was hashed, `tmp/` what is being downloaded. The access key in the path keeps one
-//! tenant's private bytes from being served to another who merely knows their digest. The directory belongs to one
-//! process at a time. A blob that is evicted while it is being read stays readable, one that is opened afterwards is
-//! gone, and its reader hears "not found".
+//! `blobs/<access key>/<digest>` holds what was hashed, `tmp/` what is being downloaded. The access key in the path keeps
+//! one tenant's private bytes from being served to another who merely knows their digest. Both directories count: the size
+//! of a download is reserved before it begins, so that they never hold more than the capacity, whatever registries send.
+//! The directory belongs to one process at a time. A blob that is evicted while it is being read stays readable, one that
+//! is opened afterwards is gone, and its reader hears "not found".
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -45,15 +46,48 @@ impl Content for StoredBlob {
 #[derive(Debug)]
 pub(super) struct BlobStore {
     blobs: PathBuf,
-    unfinished: PathBuf,
+    downloads: PathBuf,
     capacity: u64,
     index: Mutex<Index>,
+}
+
+/// A download, and the room that is reserved for it. Dropped, it gives both back.
+#[derive(Debug)]
+pub(super) struct Unfinished<'a> {
+    file: NamedTempFile,
+    reservation: Reservation<'a>,
+}
+
+#[derive(Debug)]
+struct Reservation<'a> {
+    store: &'a BlobStore,
+    size: u64,
+}
+
+/// Why a download cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReserveError {
+    /// It is larger than the whole cache.
+    #[error("larger than the {capacity} bytes of the cache")]
+    LimitSize {
+        /// The size of the cache.
+        capacity: u64,
+    },
+    /// Other downloads take the room.
+    #[error("downloads under way fill the cache")]
+    Full,
+    /// The disk failed.
+    #[error(transparent)]
+    Create(#[from] io::Error),
 }
 
 #[derive(Debug, Default)]
 struct Index {
     entries: HashMap<PathBuf, Entry>,
+    /// Bytes of all entries.
     bytes: u64,
+    /// Bytes that downloads under way may still become.
+    reserved: u64,
     /// Counts uses; a clock would not order two of them within its tick.
     uses: u64,
 }
@@ -65,25 +99,26 @@ struct Entry {
 }
 
 impl BlobStore {
-    /// Opens the directory, creating it if needed, and removes unfinished downloads of a run that was killed.
+    /// Opens the directory, creating it if needed, and removes the downloads of a run that was killed.
     pub(super) fn open(directory: &Path, capacity: u64) -> io::Result<Self> {
-        let (blobs, unfinished) = (directory.join("blobs"), directory.join("tmp"));
+        let (blobs, downloads) = (directory.join("blobs"), directory.join("tmp"));
         fs::create_dir_all(&blobs)?;
-        fs::create_dir_all(&unfinished)?;
-        for file in fs::read_dir(&unfinished)? {
+        fs::create_dir_all(&downloads)?;
+        for file in fs::read_dir(&downloads)? {
             fs::remove_file(file?.path())?;
         }
         let mut found = scan(&blobs)?;
         found.sort();
         let store = Self {
             blobs,
-            unfinished,
+            downloads,
             capacity,
             index: Mutex::default(),
         };
         for (_, path, size) in found {
-            store.admit(&path, size);
+            store.index().touch(&path, size);
         }
+        store.make_room(0);
         Ok(store)
     }
 
@@ -100,39 +135,36 @@ impl BlobStore {
         Some(StoredBlob { path, size })
     }
 
-    /// A file for a download; removed when dropped.
-    pub(super) fn begin(&self) -> io::Result<NamedTempFile> {
-        NamedTempFile::new_in(&self.unfinished)
-    }
-
-    /// Moves a finished download into place. Two of the same blob may race: the bytes are the same.
-    pub(super) fn finish(
-        &self,
-        file: NamedTempFile,
-        access_key: &AccessKey,
-        digest: &Digest,
-        size: u64,
-    ) -> io::Result<StoredBlob> {
-        let path = self.path(access_key, digest);
-        if let Some(directory) = path.parent() {
-            fs::create_dir_all(directory)?;
+    /// A file for a download of `size` bytes. Others are evicted until there is room for it.
+    pub(super) fn begin(&self, size: u64) -> Result<Unfinished<'_>, ReserveError> {
+        let capacity = self.capacity;
+        if size > capacity {
+            return Err(ReserveError::LimitSize { capacity });
         }
-        file.persist(&path).map_err(|error| error.error)?;
-        self.admit(&path, size);
-        Ok(StoredBlob { path, size })
+        if !self.make_room(size) {
+            return Err(ReserveError::Full);
+        }
+        let reservation = Reservation { store: self, size };
+        let file = NamedTempFile::new_in(&self.downloads)?;
+        Ok(Unfinished { file, reservation })
     }
 
-    /// Counts a file, and removes others until there is room for it.
-    fn admit(&self, path: &Path, size: u64) {
+    /// Reserves `size` bytes within the capacity; false where the downloads under way leave no room for them.
+    fn make_room(&self, size: u64) -> bool {
         let evicted = {
             let mut index = self.index();
-            index.touch(path, size);
-            index.evict(self.capacity, path)
+            let reserved = index.reserved.saturating_add(size);
+            if reserved > self.capacity {
+                return false;
+            }
+            index.reserved = reserved;
+            index.evict(self.capacity - reserved)
         };
         for path in evicted {
             // What cannot be removed now is found again at the next start.
             let _ = fs::remove_file(path);
         }
+        true
     }
 
     fn path(&self, access_key: &AccessKey, digest: &Digest) -> PathBuf {
@@ -159,20 +191,44 @@ impl Index {
         }
     }
 
-    fn evict(&mut self, capacity: u64, but: &Path) -> Vec<PathBuf> {
+    /// Takes out what was not used for longest, until at most `capacity` bytes are left.
+    fn evict(&mut self, capacity: u64) -> Vec<PathBuf> {
         let mut evicted = Vec::new();
         while self.bytes > capacity {
-            let others = self.entries.iter().filter(|(path, _)| *path != but);
-            let Some(oldest) = others
-                .min_by_key(|(_, entry)| entry.last_use)
-                .map(|(path, _)| path.clone())
-            else {
+            let oldest = self.entries.iter().min_by_key(|(_, entry)| entry.last_use);
+            let Some(oldest) = oldest.map(|(path, _)| path.clone()) else {
                 break;
             };
             self.remove(&oldest);
             evicted.push(oldest);
         }
         evicted
+    }
+}
+
+impl Unfinished<'_> {
+    /// A second handle to the file, to write to.
+    pub(super) fn reopen(&self) -> io::Result<File> {
+        self.file.reopen()
+    }
+
+    /// Moves the finished download into place. Two of the same blob may race: the bytes are the same.
+    pub(super) fn finish(self, access_key: &AccessKey, digest: &Digest) -> io::Result<StoredBlob> {
+        let Reservation { store, size } = self.reservation;
+        let path = store.path(access_key, digest);
+        if let Some(directory) = path.parent() {
+            fs::create_dir_all(directory)?;
+        }
+        self.file.persist(&path).map_err(|error| error.error)?;
+        store.index().touch(&path, size);
+        Ok(StoredBlob { path, size })
+    }
+}
+
+impl Drop for Reservation<'_> {
+    fn drop(&mut self) {
+        let mut index = self.store.index();
+        index.reserved = index.reserved.saturating_sub(self.size);
     }
 }
 

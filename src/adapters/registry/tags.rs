@@ -7,6 +7,7 @@ use reqwest::StatusCode;
 use super::observer::RequestKind;
 use super::paging::Pages;
 use super::session::Session;
+use crate::domain::bounded::BoundedList;
 use crate::domain::reference::Tag;
 use crate::pipeline::ports::RegistryError;
 
@@ -20,7 +21,7 @@ const MAX_PAGE_BYTES: u64 = 1 << 20;
 #[derive(serde::Deserialize)]
 struct Page {
     /// `null` where there are none.
-    tags: Option<Vec<String>>,
+    tags: Option<BoundedList<String, MAX_TAGS>>,
 }
 
 /// All tags, in order. Texts that break the grammar of tags are left out: nothing could be pulled by them.
@@ -35,9 +36,11 @@ pub(super) async fn list(session: &Session<'_>) -> Result<Vec<Tag>, RegistryErro
         }
         let page: Page =
             serde_json::from_slice(&answer.body).map_err(|_| request.protocol("the list of tags cannot be read"))?;
-        tags.extend(page.tags.unwrap_or_default().iter().filter_map(|tag| tag.parse().ok()));
+        let too_many = || request.protocol(format!("there are more than {MAX_TAGS} tags"));
+        let page = page.tags.unwrap_or_default().complete().map_err(|_| too_many())?;
+        tags.extend(page.iter().filter_map(|tag| tag.parse().ok()));
         if tags.len() > MAX_TAGS {
-            return Err(request.protocol(format!("there are more than {MAX_TAGS} tags")));
+            return Err(too_many());
         }
         match pages.next(&answer.headers).map_err(|cause| request.protocol(cause))? {
             Some(next) => request.url = next,

@@ -25,8 +25,10 @@ const DEFAULT_LIFETIME: Duration = Duration::from_mins(1);
 const MAX_LIFETIME: Duration = Duration::from_hours(1);
 /// How long what does not expire is sent without being asked for again.
 pub(super) const FIXED_LIFETIME: Duration = MAX_LIFETIME;
-/// Most authorizations kept.
-const MAX_AUTHORIZATIONS: u64 = 1024;
+/// Most bytes of authorizations kept: some thousand real ones. A token server may make each as large as its answer.
+const MAX_AUTHORIZATIONS_BYTES: u64 = 4 << 20;
+/// What an authorization takes beside its text, about.
+const AUTHORIZATION_BYTES: u32 = 512;
 
 /// Something that a registry accepted, or will.
 #[derive(Clone)]
@@ -39,6 +41,11 @@ impl Authorization {
     /// The value of `Authorization`; marked as sensitive, so that nothing prints it.
     pub(super) fn header(&self) -> &HeaderValue {
         &self.header
+    }
+
+    /// About how many bytes it takes in memory.
+    fn memory_bytes(&self) -> u32 {
+        u32::try_from(self.header.len()).map_or(u32::MAX, |text| text.saturating_add(AUTHORIZATION_BYTES))
     }
 
     fn new(scheme: &str, text: &str, lifetime: Duration) -> Option<Self> {
@@ -70,7 +77,8 @@ pub(super) struct Authorizations {
 impl Default for Authorizations {
     fn default() -> Self {
         let kept = Cache::builder()
-            .max_capacity(MAX_AUTHORIZATIONS)
+            .max_capacity(MAX_AUTHORIZATIONS_BYTES)
+            .weigher(|_, authorization: &Authorization| authorization.memory_bytes())
             .time_to_live(MAX_LIFETIME)
             .build();
         Self { kept }

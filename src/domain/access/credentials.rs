@@ -5,20 +5,21 @@
 //! works here. `credsStore` and `credHelpers` are ignored: they name programs, and a Secret must never choose a program
 //! for us to run.
 
-use std::collections::BTreeMap;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use globset::{GlobBuilder, GlobMatcher};
 
 use super::{Secret, fingerprint};
+use crate::domain::bounded::BoundedMap;
 use crate::domain::digest::Digest;
+use crate::domain::glob::{Glob, MAX_GLOB_BYTES};
 use crate::domain::reference::Repository;
 
 /// Largest pull secret that is read, in bytes: the most a Secret can hold.
 pub const MAX_DOCKER_CONFIG_BYTES: usize = 1 << 20;
 /// Most entries one pull secret may have.
 pub const MAX_DOCKER_CONFIG_ENTRIES: usize = 256;
+/// Most credentials that are tried for one repository: each of them is a request to the registry, or two.
+pub const MAX_CANDIDATES: usize = 8;
 
 /// One way to log in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,9 +63,18 @@ pub enum KeyringError {
     /// The `auth` of an entry is not base64 of `user:password`.
     #[error("'auth' of the entry '{0}' is not base64 of 'user:password'")]
     DecodeAuth(String),
-    /// Over [`MAX_DOCKER_CONFIG_BYTES`] or [`MAX_DOCKER_CONFIG_ENTRIES`].
-    #[error("larger than 1 MiB or more than 256 entries")]
+    /// Over [`MAX_DOCKER_CONFIG_BYTES`].
+    #[error("larger than 1 MiB")]
     LimitSize,
+    /// Over [`MAX_DOCKER_CONFIG_ENTRIES`].
+    #[error("more than {MAX_DOCKER_CONFIG_ENTRIES} entries in 'auths'")]
+    LimitEntries,
+    /// A key over [`MAX_GLOB_BYTES`]. Its text is left out: a URL may hold a password.
+    #[error("an entry of 'auths' has a key of {found} bytes, and at most {MAX_GLOB_BYTES} can name a registry")]
+    LimitKey {
+        /// The length of the key.
+        found: usize,
+    },
 }
 
 /// Pull secrets, ready to be asked for an image.
@@ -96,7 +106,7 @@ impl Eq for Keyring {}
 #[derive(serde::Deserialize)]
 struct DockerConfig {
     #[serde(default)]
-    auths: BTreeMap<String, DockerAuth>,
+    auths: BoundedMap<DockerAuth, MAX_DOCKER_CONFIG_ENTRIES>,
 }
 
 #[derive(serde::Deserialize, Default)]
@@ -122,11 +132,12 @@ impl Keyring {
             line: error.line(),
             column: error.column(),
         })?;
-        if config.auths.len() > MAX_DOCKER_CONFIG_ENTRIES {
-            return Err(KeyringError::LimitSize);
-        }
+        let auths = config.auths.complete().ok_or(KeyringError::LimitEntries)?;
         let mut entries = Vec::new();
-        for (key, auth) in config.auths {
+        for (key, auth) in auths {
+            if key.len() > MAX_GLOB_BYTES {
+                return Err(KeyringError::LimitKey { found: key.len() });
+            }
             let (Some(pattern), Some(credentials)) = (Pattern::parse(&key), auth.credentials(&key)?) else {
                 continue;
             };
@@ -144,12 +155,13 @@ impl Keyring {
         self.entries.extend(other.entries);
     }
 
-    /// The credentials to try for `repository`, best first; none means anonymous.
+    /// The credentials to try for `repository`, best first, at most [`MAX_CANDIDATES`]; none means anonymous.
     pub fn candidates<'a>(&'a self, repository: &'a Repository) -> impl Iterator<Item = &'a Credentials> {
         self.entries
             .iter()
             .filter(|entry| entry.pattern.matches(repository))
             .map(|entry| &entry.credentials)
+            .take(MAX_CANDIDATES)
     }
 }
 
@@ -188,7 +200,7 @@ impl DockerAuth {
 struct Pattern {
     text: String,
     host: String,
-    labels: Vec<GlobMatcher>,
+    labels: Vec<Glob>,
     port: Option<String>,
     path: String,
 }
@@ -212,16 +224,7 @@ impl Pattern {
             hub if ["index.docker.io", "registry-1.docker.io"].contains(&hub.as_str()) => "docker.io".to_owned(),
             host => host,
         };
-        let labels = host
-            .split('.')
-            .map(|label| {
-                GlobBuilder::new(label)
-                    .literal_separator(true)
-                    .build()
-                    .ok()
-                    .map(|glob| glob.compile_matcher())
-            })
-            .collect::<Option<Vec<_>>>()?;
+        let labels = host.split('.').map(Glob::parse).collect::<Option<Vec<_>>>()?;
         (!host.is_empty()).then(|| Self {
             text: key.to_owned(),
             host,
@@ -236,7 +239,7 @@ impl Pattern {
         let labels: Vec<&str> = host.split('.').collect();
         self.port.as_deref() == port
             && self.labels.len() == labels.len()
-            && self.labels.iter().zip(labels).all(|(glob, label)| glob.is_match(label))
+            && self.labels.iter().zip(labels).all(|(glob, label)| glob.matches(label))
             // A plain prefix, not whole path components: that is kubelet's rule.
             && repository.path().starts_with(&self.path)
     }
@@ -258,14 +261,15 @@ mod tests {
     fn candidates(auths: &str, image: &str) -> Vec<String> {
         let keyring = Keyring::from_docker_config(format!(r#"{{"auths":{auths}}}"#).as_bytes()).unwrap();
         let reference: ImageReference = image.parse().unwrap();
-        keyring
-            .candidates(reference.repository())
-            .map(|credentials| match credentials {
-                Credentials::Basic { username, .. } => username.clone(),
-                Credentials::IdentityToken(_) => "identity".to_owned(),
-                Credentials::RegistryToken(_) => "registry".to_owned(),
-            })
-            .collect()
+        keyring.candidates(reference.repository()).map(username).collect()
+    }
+
+    fn username(credentials: &Credentials) -> String {
+        match credentials {
+            Credentials::Basic { username, .. } => username.clone(),
+            Credentials::IdentityToken(_) => "identity".to_owned(),
+            Credentials::RegistryToken(_) => "registry".to_owned(),
+        }
     }
 
     #[rstest]
@@ -283,8 +287,72 @@ mod tests {
     #[case::auth(r#"{"ghcr.io":{"auth":"dTpw"}}"#, "ghcr.io/acme/p", &["u"])]
     #[case::identity(r#"{"ghcr.io":{"auth":"dTpw","identitytoken":"t"}}"#, "ghcr.io/acme/p", &["identity"])]
     #[case::empty_entry(r#"{"ghcr.io":{}}"#, "ghcr.io/acme/p", &[])]
+    #[case::broken_glob(r#"{"ghcr[.io":{"username":"a"}}"#, "ghcr.io/acme/p", &[])]
     fn picks_as_kubelet_does(#[case] auths: &str, #[case] image: &str, #[case] expected: &[&str]) {
         assert_eq!(candidates(auths, image), expected);
+    }
+
+    /// What kubelet's own test of its matching demands (`keyring_test.go`, `TestURLsMatch`).
+    #[rstest]
+    #[case::first_label("*.kubernetes.io", "prefix.kubernetes.io/p", true)]
+    #[case::middle_label("prefix.*.io", "prefix.kubernetes.io/p", true)]
+    #[case::last_label("prefix.kubernetes.*", "prefix.kubernetes.io/p", true)]
+    #[case::end_of_a_label("*-good.kubernetes.io", "prefix-good.kubernetes.io/p", true)]
+    #[case::path("*.kubernetes.io/blah", "prefix.kubernetes.io/blah", true)]
+    #[case::longer_path("prefix.*.io/foo", "prefix.kubernetes.io/foo/bar", true)]
+    #[case::port("*.kubernetes.io:1111/blah", "prefix.kubernetes.io:1111/blah", true)]
+    #[case::port_and_longer_path("prefix.*.io:1111/foo", "prefix.kubernetes.io:1111/foo/bar", true)]
+    #[case::fewer_labels("*.kubernetes.io", "kubernetes.io/p", false)]
+    #[case::more_globs("*.*.kubernetes.io", "prefix.kubernetes.io/p", false)]
+    #[case::far_more_globs("*.*.kubernetes.io", "kubernetes.io/p", false)]
+    #[case::other_label("kubernetes.io", "kubernetes.com/p", false)]
+    #[case::glob_of_another_label("k*.io", "quay.io/p", false)]
+    #[case::other_port("*.kubernetes.io:1234/blah", "prefix.kubernetes.io:1111/blah", false)]
+    #[case::port_not_in_the_key("prefix.*.io/foo", "prefix.kubernetes.io:1111/foo/bar", false)]
+    fn matches_as_kubelet_does(#[case] key: &str, #[case] image: &str, #[case] expected: bool) {
+        let found = candidates(&format!(r#"{{"{key}":{{"username":"a"}}}}"#), image);
+        assert_eq!(!found.is_empty(), expected);
+    }
+
+    /// A key of 1 MiB took 4.4 s and 2.8 GiB as a regular expression.
+    #[rstest]
+    #[case::runs("canary*".repeat(140_000))]
+    #[case::alternatives("{canary,b}".repeat(30))]
+    #[case::one_too_many("canary".repeat(51))]
+    fn a_long_key_of_a_pull_secret_costs_nothing_and_is_named(#[case] key: String) {
+        let started = std::time::Instant::now();
+        let read = Keyring::from_docker_config(format!(r#"{{"auths":{{"{key}":{{"username":"a"}}}}}}"#).as_bytes());
+        assert!(started.elapsed() < std::time::Duration::from_millis(500));
+        if key.len() > MAX_GLOB_BYTES {
+            let error = read.unwrap_err();
+            assert_eq!(error, KeyringError::LimitKey { found: key.len() });
+            assert!(!error.to_string().contains("canary"), "{error}");
+        } else {
+            assert!(read.is_ok());
+        }
+    }
+
+    #[test]
+    fn entries_are_counted_while_they_are_read() {
+        let auths = |count: usize| {
+            let entries: Vec<String> = (0..count).map(|number| format!(r#""{number}.example":{{}}"#)).collect();
+            Keyring::from_docker_config(format!(r#"{{"auths":{{{}}}}}"#, entries.join(",")).as_bytes())
+        };
+        assert!(auths(MAX_DOCKER_CONFIG_ENTRIES).is_ok());
+        assert_eq!(auths(MAX_DOCKER_CONFIG_ENTRIES + 1), Err(KeyringError::LimitEntries));
+        assert_eq!(auths(20_000), Err(KeyringError::LimitEntries));
+    }
+
+    #[test]
+    fn at_most_eight_credentials_are_tried_best_first() {
+        let mut keyring = Keyring::default();
+        for number in 0..20 {
+            let json = format!(r#"{{"auths":{{"ghcr.io":{{"username":"u{number}"}}}}}}"#);
+            keyring.extend(Keyring::from_docker_config(json.as_bytes()).unwrap());
+        }
+        let reference: ImageReference = "ghcr.io/acme/p".parse().unwrap();
+        let names: Vec<String> = keyring.candidates(reference.repository()).map(username).collect();
+        assert_eq!(names, (0..8).map(|number| format!("u{number}")).collect::<Vec<_>>());
     }
 
     #[rstest]

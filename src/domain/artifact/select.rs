@@ -1,8 +1,11 @@
 //! Which layer of an image is the bundle, and which image of an index has it.
 
+use std::collections::BTreeMap;
+
 use super::wire::{Entry, Image, Platform, shown};
 use super::{
-    BUNDLE_LAYER, DOCKER_MANIFEST, Descriptor, ManifestError, OCI_MANIFEST, OPENPOLICYAGENT_LAYER, PolicyManifest,
+    BUNDLE_LAYER, DOCKER_MANIFEST, Descriptor, MAX_ANNOTATION_CHARACTERS, MAX_ANNOTATIONS, ManifestError, OCI_MANIFEST,
+    OPENPOLICYAGENT_LAYER, PolicyManifest,
 };
 
 /// Most media types that a message repeats.
@@ -14,18 +17,32 @@ const SHOWN_TYPES: usize = 4;
 /// they hold is found out when the layer is read.
 pub(super) fn bundle(image: Image) -> Result<PolicyManifest, ManifestError> {
     let of_type = |media_type: &str| image.layers.iter().find(|layer| layer.media_type == media_type);
-    let Some(layer) = of_type(BUNDLE_LAYER)
+    let Some(mut layer) = of_type(BUNDLE_LAYER)
         .or_else(|| of_type(OPENPOLICYAGENT_LAYER))
         .cloned()
     else {
         return Err(not_a_policy_image(&image));
     };
-    let mut annotations = layer.annotations.clone();
+    let mut annotations = std::mem::take(&mut layer.annotations);
     annotations.extend(image.annotations);
+    // A text of any length, which nobody asks for again.
+    layer.artifact_type = None;
     Ok(PolicyManifest {
         bundle: layer,
-        annotations,
+        annotations: kept(&annotations),
     })
+}
+
+fn kept(annotations: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let first = annotations.iter().take(MAX_ANNOTATIONS);
+    first.map(|(name, value)| (cut(name), cut(value))).collect()
+}
+
+fn cut(text: &str) -> String {
+    if text.chars().count() <= MAX_ANNOTATION_CHARACTERS {
+        return text.to_owned();
+    }
+    text.chars().take(MAX_ANNOTATION_CHARACTERS - 1).chain(['…']).collect()
 }
 
 /// The one manifest of an index that can be a policy image: the one that is left when attestations (`BuildKit` adds them)

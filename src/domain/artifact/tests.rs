@@ -39,6 +39,29 @@ fn bundle_of(document: &Value) -> PolicyManifest {
     }
 }
 
+/// Up to 4 MiB of them were kept for a day with each digest.
+#[test]
+fn annotations_are_cut_before_they_are_kept() {
+    let many: serde_json::Map<String, Value> = (0..1000)
+        .map(|number| (format!("{number:04}"), "ä".repeat(1000).into()))
+        .collect();
+    let mut manifest = image(&[BUNDLE_LAYER]);
+    manifest["annotations"] = many.clone().into();
+    manifest["layers"][0]["annotations"] = many.into();
+    let PolicyManifest { bundle, annotations } = bundle_of(&manifest);
+    assert_eq!((bundle.annotations.len(), annotations.len()), (0, MAX_ANNOTATIONS));
+    let whole = "ä".repeat(MAX_ANNOTATION_CHARACTERS - 1) + "…";
+    assert!(annotations.values().all(|value| *value == whole));
+}
+
+#[test]
+fn annotations_that_a_status_can_show_are_kept_whole() {
+    let value = "ä".repeat(MAX_ANNOTATION_CHARACTERS);
+    let mut manifest = image(&[BUNDLE_LAYER]);
+    manifest["annotations"] = json!({ "title": value });
+    assert_eq!(bundle_of(&manifest).annotations["title"], value);
+}
+
 /// Every shape that a release of the policy CLI, or the recipe in OPA's documentation, has ever pushed.
 #[rstest]
 #[case::policy_0_0(None, IMAGE_CONFIG, false)]

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use super::{
     DOCKER_INDEX, DOCKER_MANIFEST, Descriptor, MAX_ENTRIES, MAX_MANIFEST_BYTES, ManifestError, OCI_INDEX, OCI_MANIFEST,
 };
+use crate::domain::bounded::BoundedList;
 use crate::domain::digest::Digest;
 use crate::domain::strict_json;
 
@@ -41,8 +42,8 @@ struct WireDocument {
     media_type: Option<String>,
     artifact_type: Option<String>,
     config: Option<WireDescriptor>,
-    layers: Option<Vec<WireDescriptor>>,
-    manifests: Option<Vec<WireDescriptor>>,
+    layers: Option<BoundedList<WireDescriptor, MAX_ENTRIES>>,
+    manifests: Option<BoundedList<WireDescriptor, MAX_ENTRIES>>,
     subject: Option<WireDescriptor>,
     annotations: Option<BTreeMap<String, String>>,
 }
@@ -118,9 +119,9 @@ fn kind(header: &str, document: &WireDocument) -> Result<bool, ManifestError> {
 impl WireDocument {
     fn into_kind(self, is_index: bool) -> Result<Document, ManifestError> {
         let entries = if is_index { self.manifests } else { self.layers }.unwrap_or_default();
-        if entries.len() > MAX_ENTRIES {
-            return Err(ManifestError::LimitEntries { found: entries.len() });
-        }
+        let entries = entries
+            .complete()
+            .map_err(|found| ManifestError::LimitEntries { found })?;
         if is_index {
             let entries = entries
                 .into_iter()

@@ -21,11 +21,13 @@ const SET_ID_BITS: u64 = 0o6000;
 
 /// What an archive turned out to hold.
 pub(super) struct Listing {
-    paths: Paths,
+    pub(super) paths: Paths,
     manifest: Option<Vec<u8>>,
 }
 
 impl Listing {
+    /// Checks the paths and the manifest against each other, and keeps what is reported. The paths go: ten thousand of
+    /// them would be a hundred times as large as all the rest.
     pub(super) fn into_facts(self, digest: Digest, size: u64) -> Result<BundleFacts, BundleError> {
         let files = self.paths.into_files()?;
         let manifest = super::manifest::read(self.manifest.as_deref(), &files)?;
@@ -35,13 +37,13 @@ impl Listing {
             revision: manifest.revision,
             roots: manifest.roots,
             rego_version: manifest.rego_version,
-            files,
+            files: files.len(),
         })
     }
 }
 
 /// Reads a gzipped archive to its end.
-pub(super) fn read(source: &mut Source, compressed: u64, limits: &Limits) -> Result<Listing, BundleError> {
+pub(super) fn read(source: &mut Source<'_>, compressed: u64, limits: &Limits) -> Result<Listing, BundleError> {
     let mut source = BufReader::with_capacity(BUFFER_BYTES, source);
     sniff(source.fill_buf().map_err(BundleError::from_stream)?)?;
     let expanded = Expanded::new(GzDecoder::new(source), compressed, limits);

@@ -13,6 +13,9 @@ pub enum BundleError {
         /// What the operating system said.
         cause: String,
     },
+    /// Nobody waited for the bundle any more.
+    #[error("reading the bundle was cancelled")]
+    Cancelled,
     /// The bytes do not hash to the verified digest.
     #[error("the bundle has digest {actual}, not {expected}; nothing of it was used")]
     DigestMismatch {

@@ -4,24 +4,27 @@ use std::io::{self, Read};
 
 use super::Limits;
 use super::error::{self, BundleError};
+use crate::domain::cancellation::CancellationToken;
 use crate::domain::digest::{Digest, Hasher};
 
 /// Expanded bytes that are free of the ratio.
 const RATIO_FROM: u64 = 1 << 20;
 
-/// Reads the stored bytes, hashes all of them, and never more than there should be.
-pub(super) struct Source {
+/// Reads the stored bytes, hashes all of them, and never more than there should be, nor for longer than somebody waits.
+pub(super) struct Source<'a> {
     reader: Box<dyn Read + Send>,
+    token: &'a CancellationToken,
     hasher: Hasher,
     declared: u64,
     read: u64,
     failed: Option<BundleError>,
 }
 
-impl Source {
-    pub(super) fn new(reader: Box<dyn Read + Send>, declared: u64) -> Self {
+impl<'a> Source<'a> {
+    pub(super) fn new(reader: Box<dyn Read + Send>, declared: u64, token: &'a CancellationToken) -> Self {
         Self {
             reader,
+            token,
             hasher: Hasher::default(),
             declared,
             read: 0,
@@ -38,11 +41,19 @@ impl Source {
         drained.map_err(BundleError::from_stream)?;
         error::check(self.hasher.finish(), self.read, digest, self.declared)
     }
+
+    fn fail(&mut self, error: BundleError) -> io::Error {
+        self.failed = Some(error.clone());
+        io::Error::other(error)
+    }
 }
 
-impl Read for Source {
+impl Read for Source<'_> {
     /// Fills the whole of `buffer` unless the end comes first.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.token.is_cancelled() {
+            return Err(self.fail(BundleError::Cancelled));
+        }
         let mut filled = 0;
         while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
             // One byte more than there should be is enough to know that there are too many.
@@ -57,11 +68,7 @@ impl Read for Source {
                     filled += count;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    let error = BundleError::read(&error);
-                    self.failed = Some(error.clone());
-                    return Err(io::Error::other(error));
-                }
+                Err(error) => return Err(self.fail(BundleError::read(&error))),
             }
         }
         Ok(filled)

@@ -24,7 +24,11 @@ fn manifest(digest: Digest, size: u64) -> Verified<PolicyManifest> {
 }
 
 fn read_within(bytes: Vec<u8>, limits: &Limits) -> Result<Verified<Bundle>, BundleError> {
-    manifest(Digest::of(&bytes), bytes.len() as u64).bundle(Arc::new(Bytes(bytes)), limits)
+    manifest(Digest::of(&bytes), bytes.len() as u64).bundle(
+        Arc::new(Bytes(bytes)),
+        limits,
+        &CancellationToken::default(),
+    )
 }
 
 fn read(bytes: Vec<u8>) -> Result<Verified<Bundle>, BundleError> {
@@ -40,7 +44,7 @@ fn refusal(tar: Tar) -> BundleError {
 }
 
 #[test]
-fn tells_what_the_manifest_says_and_which_files_there_are() {
+fn tells_what_the_manifest_says() {
     let bytes = Tar::policy()
         .file(
             "/.manifest",
@@ -51,13 +55,49 @@ fn tells_what_the_manifest_says_and_which_files_there_are() {
     let facts = bundle.value().facts();
     assert_eq!((facts.digest, facts.size), (Digest::of(&bytes), bytes.len() as u64));
     assert_eq!((facts.revision.as_str(), facts.rego_version), ("r1", Some(1)));
-    assert_eq!(facts.roots, ["app", "b"]);
-    assert_eq!(facts.files, [".manifest", "app/policy.rego", "data.json"]);
+    assert_eq!(
+        (facts.roots.as_slice(), facts.files),
+        (["app", "b"].map(str::to_owned).as_slice(), 3)
+    );
     assert_eq!(bundle.bytes(bytes.len() as u64).unwrap(), bytes);
     assert!(matches!(
         bundle.bytes(bytes.len() as u64 - 1),
         Err(BundleError::Limit { .. })
     ));
+}
+
+/// The bytes are not at fault: they stay where they are for whoever comes next.
+#[test]
+fn a_bundle_that_nobody_waits_for_is_not_read_to_its_end_nor_thrown_away() {
+    #[derive(Debug)]
+    struct Kept(Vec<u8>);
+    impl Content for Kept {
+        fn size(&self) -> u64 {
+            self.0.len() as u64
+        }
+        fn open(&self) -> io::Result<Box<dyn io::Read + Send>> {
+            Ok(Box::new(io::Cursor::new(self.0.clone())))
+        }
+        fn discard(&self) {
+            panic!("thrown away")
+        }
+    }
+    let bytes = Tar::policy().gzip();
+    let verified = manifest(Digest::of(&bytes), bytes.len() as u64);
+    let token = CancellationToken::default();
+    drop(token.drop_guard());
+    let read = verified.bundle(Arc::new(Kept(bytes)), &Limits::default(), &token);
+    assert_eq!(read.unwrap_err(), BundleError::Cancelled);
+}
+
+/// Ten thousand paths of 512 bytes were kept with each bundle.
+#[test]
+fn what_is_kept_of_a_bundle_does_not_grow_with_its_files() {
+    let many = (0..5000).fold(Tar::policy(), |tar, number| {
+        tar.file(&format!("app/{number}/{}.rego", "d".repeat(80)), b"package app")
+    });
+    let few = facts(Tar::policy()).memory_bytes();
+    assert_eq!(facts(many).memory_bytes(), few);
 }
 
 #[test]
@@ -97,7 +137,11 @@ fn reads_what_usual_programs_write() {
             "short",
             b"abc",
         );
-    let files = facts(tar).files;
+    let bytes = tar.gzip();
+    let (size, token) = (bytes.len() as u64, CancellationToken::default());
+    let mut source = Source::new(Box::new(io::Cursor::new(bytes)), size, &token);
+    let listing = archive::read(&mut source, size, &Limits::default()).unwrap();
+    let files = listing.paths.into_files().unwrap();
     assert_eq!(
         files,
         [
@@ -290,7 +334,10 @@ fn damaged_gzip_is_refused_wherever_it_is_damaged() {
 fn other_bytes_than_the_verified_ones_are_a_mismatch_whatever_else_is_wrong() {
     let (good, other) = (Tar::policy().gzip(), Tar::policy().file("x.rego", b"").gzip());
     let verified = manifest(Digest::of(&good), good.len() as u64);
-    let bundle = |bytes: &[u8]| verified.bundle(Arc::new(Bytes(bytes.to_vec())), &Limits::default());
+    let bundle = |bytes: &[u8]| {
+        let content = Arc::new(Bytes(bytes.to_vec()));
+        verified.bundle(content, &Limits::default(), &CancellationToken::default())
+    };
     let mut damaged = good.clone();
     damaged[20] ^= 1;
     assert!(matches!(bundle(&damaged), Err(BundleError::DigestMismatch { .. })));
@@ -335,7 +382,7 @@ fn bytes_are_hashed_again_on_the_way_out() {
     let long = [&good[..], b"x"].concat();
     let content = Fickle(std::sync::Mutex::new(vec![long, damaged, good.clone()]));
     let bundle = manifest(Digest::of(&good), good.len() as u64)
-        .bundle(Arc::new(content), &Limits::default())
+        .bundle(Arc::new(content), &Limits::default(), &CancellationToken::default())
         .unwrap();
     assert!(matches!(bundle.bytes(1 << 20), Err(BundleError::DigestMismatch { .. })));
     assert!(matches!(bundle.bytes(1 << 20), Err(BundleError::SizeMismatch { .. })));

@@ -90,6 +90,9 @@ pub enum TrustError {
         /// Why other pieces of evidence do not count, each reason once.
         faults: Vec<Fault>,
     },
+    /// Nobody waited for the decision any more, so it was not made.
+    #[error("checking the signatures was cancelled")]
+    Cancelled,
 }
 
 /// `'a', 'b' and 2 more`.

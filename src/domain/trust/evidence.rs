@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use sigstore_verify::types::pae;
 
+use super::MAX_SIGNATURE_CHECKS;
 use crate::domain::digest::Digest;
 use crate::domain::strict_json;
 
@@ -65,6 +66,9 @@ pub enum Fault {
     /// For another digest.
     #[error("for another digest")]
     OtherDigest,
+    /// Readable and for this digest, but [`MAX_SIGNATURE_CHECKS`] were spent before.
+    #[error("left unchecked after {MAX_SIGNATURE_CHECKS} checks")]
+    Unchecked,
     /// Readable and for this digest, but no key of the policy made it.
     #[error("not by a key of the trust policy")]
     OtherKey,

@@ -1,6 +1,7 @@
 //! Public keys as `cosign generate-key-pair` and `openssl` write them.
 
 use std::fmt;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -16,14 +17,29 @@ pub const MAX_PEM_BYTES: usize = 64 << 10;
 /// Most keys in one PEM text, and most keys of one authority.
 pub const MAX_KEYS: usize = 16;
 
-/// A public key that can verify: ECDSA on P-256 or P-384, RSA of 2048 to 8192 bits, or Ed25519.
-#[derive(Clone, PartialEq, Eq)]
-pub struct PublicKey {
+/// A public key that can verify: ECDSA on P-256 or P-384, RSA of 2048 to 8192 bits, or Ed25519. Parsed once; clones share
+/// what came of it.
+#[derive(Clone)]
+pub struct PublicKey(Arc<Parsed>);
+
+struct Parsed {
     algorithm: KeyAlgorithm,
     spki: DerPublicKey,
     /// The key itself without its wrapping: one key has one such value, though an RSA key has two valid wrappings.
     raw: Vec<u8>,
+    /// The key in each of its schemes.
+    verifiers: Vec<VerificationKey>,
+    /// The key as a point, where it is one of Ed25519.
+    point: Option<VerifyingKey>,
 }
+
+impl PartialEq for PublicKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.spki.as_bytes() == other.0.spki.as_bytes()
+    }
+}
+
+impl Eq for PublicKey {}
 
 /// Why a text is not a list of public keys. Messages never repeat it: it may hold a private key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -89,46 +105,58 @@ impl PublicKey {
     /// SHA-256 of the `SubjectPublicKeyInfo`: what `openssl pkey -pubin -outform der | sha256sum` prints.
     #[must_use]
     pub fn fingerprint(&self) -> Digest {
-        Digest::of(self.spki.as_bytes())
+        Digest::of(self.0.spki.as_bytes())
     }
 
     /// Whether both are the same key, however each is wrapped.
     pub(super) fn is_same(&self, other: &Self) -> bool {
-        self.algorithm == other.algorithm && self.raw == other.raw
+        self.0.algorithm == other.0.algorithm && self.0.raw == other.0.raw
     }
 
     /// Whether `signature` is this key's signature over `message`.
     pub(super) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
-        if self.algorithm == KeyAlgorithm::Ed25519 && verifies_prehashed(&self.raw, message, signature) {
+        if let Some(point) = &self.0.point
+            && verifies_prehashed(point, message, signature)
+        {
             return true;
         }
         let signature = SignatureBytes::from_bytes(signature);
-        schemes(self.algorithm).iter().any(|scheme| {
-            VerificationKey::from_spki_with_scheme(&self.spki, *scheme)
-                .is_ok_and(|key| key.verify(message, &signature).is_ok())
-        })
+        let mut verifiers = self.0.verifiers.iter();
+        verifiers.any(|key| key.verify(message, &signature).is_ok())
     }
 
     fn from_der(der: Vec<u8>) -> Option<Self> {
         let spki = DerPublicKey::new(der);
         let algorithm = KeyAlgorithm::from_spki(&spki).ok()?;
-        let scheme = *schemes(algorithm).first()?;
-        let key = VerificationKey::from_spki_with_scheme(&spki, scheme).ok()?;
-        sigstore_verify::crypto::validate_raw_public_key(scheme, key.as_bytes()).ok()?;
-        let raw = key.as_bytes().to_vec();
+        let schemes = schemes(algorithm);
+        let verifiers = schemes
+            .iter()
+            .map(|scheme| VerificationKey::from_spki_with_scheme(&spki, *scheme).ok())
+            .collect::<Option<Vec<_>>>()?;
+        let raw = verifiers.first()?.as_bytes().to_vec();
+        sigstore_verify::crypto::validate_raw_public_key(*schemes.first()?, &raw).ok()?;
+        let point = ed25519(&raw).filter(|_| algorithm == KeyAlgorithm::Ed25519);
         let whole = match algorithm {
             KeyAlgorithm::EcdsaP256 => raw.len() == 65,
             KeyAlgorithm::EcdsaP384 => raw.len() == 97,
-            KeyAlgorithm::Ed25519 => ed25519(&raw).is_some(),
+            KeyAlgorithm::Ed25519 => point.is_some(),
             _ => true,
         };
-        whole.then_some(Self { algorithm, spki, raw })
+        whole.then(|| {
+            Self(Arc::new(Parsed {
+                algorithm,
+                spki,
+                raw,
+                verifiers,
+                point,
+            }))
+        })
     }
 }
 
 impl fmt::Debug for PublicKey {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "PublicKey({:?} {})", self.algorithm, self.fingerprint())
+        write!(formatter, "PublicKey({:?} {})", self.0.algorithm, self.fingerprint())
     }
 }
 
@@ -150,8 +178,8 @@ fn ed25519(raw: &[u8]) -> Option<VerifyingKey> {
 }
 
 /// Ed25519ph (RFC 8032, section 5.1), without context: what cosign 3 signs with. Releases before 3 sign the message itself.
-fn verifies_prehashed(raw: &[u8], message: &[u8], signature: &[u8]) -> bool {
-    let (Some(key), Ok(signature)) = (ed25519(raw), Signature::from_slice(signature)) else {
+fn verifies_prehashed(key: &VerifyingKey, message: &[u8], signature: &[u8]) -> bool {
+    let Ok(signature) = Signature::from_slice(signature) else {
         return false;
     };
     let prehash = Sha512::new_with_prefix(message);

@@ -169,3 +169,41 @@ fn messages_name_the_image_first_and_stay_short() {
     let policy = TrustPolicy::signed_by(authorities, 16).unwrap();
     assert!(policy.decide(&revision, &evidence).unwrap_err().to_string().len() < 1024);
 }
+
+/// Whoever can push can list fifty signatures, and a policy can name 256 keys.
+#[test]
+fn the_checks_of_one_decision_are_counted() {
+    let (pair, revision) = (signer(), revision(b"one"));
+    let others: Vec<_> = (0..MAX_KEYS * 4).map(|_| signer()).collect();
+    let mut authorities: Vec<Authority> = (0..)
+        .zip(others.chunks(MAX_KEYS))
+        .map(|(number, pairs): (usize, _)| authority(&format!("other-{number}"), &pairs.iter().collect::<Vec<_>>()))
+        .collect();
+    authorities.push(authority("release", &[&pair]));
+    let policy = TrustPolicy::signed_by(authorities, 1).unwrap();
+    let checks = MAX_KEYS * 4 + 1;
+    let decide = |strangers: usize| {
+        let mut evidence = vec![bundle(&signer(), &revision.digest); strangers];
+        evidence.push(bundle(&pair, &revision.digest));
+        policy.decide(&revision, &evidence)
+    };
+    let most = MAX_SIGNATURE_CHECKS / checks - 1;
+    assert!(decide(most).is_ok());
+    let Err(TrustError::Mismatch { faults, .. }) = decide(most + 1) else {
+        panic!("every pair was checked")
+    };
+    assert_eq!(faults, [Fault::Unchecked, Fault::OtherKey]);
+}
+
+#[test]
+fn a_decision_that_nobody_waits_for_is_not_made() {
+    let (pair, revision) = (signer(), revision(b"one"));
+    let token = CancellationToken::default();
+    let decide = || {
+        let evidence = [bundle(&pair, &revision.digest)];
+        trusting(&pair).decide_unless_cancelled(&revision, &evidence, &token)
+    };
+    assert!(decide().is_ok());
+    drop(token.drop_guard());
+    assert_eq!(decide(), Err(TrustError::Cancelled));
+}

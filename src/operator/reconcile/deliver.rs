@@ -45,7 +45,12 @@ pub async fn deliver<P: Ports>(
         }
     }
     if summary.is_none() && reported(status) != Some(wanted) {
-        summary = Some(pipeline.acquire(&plan.plan.source, &plan.verified).await?.summary());
+        summary = Some(
+            pipeline
+                .acquire(&plan.plan.source, &plan.verified, plan.plan.largest_bundle())
+                .await?
+                .summary(),
+        );
     }
     Ok(summary)
 }
@@ -69,7 +74,9 @@ async fn deliver_to<P: Ports>(
             state.record(target, live.clone());
             return Ok(None);
         }
-        let acquired = pipeline.acquire(&plan.plan.source, &plan.verified).await?;
+        let acquired = pipeline
+            .acquire(&plan.plan.source, &plan.verified, plan.plan.largest_bundle())
+            .await?;
         match target.apply(gate, &plan.revision, &acquired.bundle, &observed).await {
             Ok(live) => {
                 state.record(target, live);

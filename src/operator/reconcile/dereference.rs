@@ -14,6 +14,10 @@ use crate::pipeline::reason::{Classify, Disposition, Reason};
 /// Most bytes that are read from one key.
 pub const MAX_VALUE_BYTES: usize = 1 << 20;
 
+/// Most bytes of all values that one object refers to, those of its ServiceAccount included. Each run holds them all, so
+/// that fifty values of the largest size would be fifty times as much.
+pub const MAX_REFERENCE_BYTES: usize = 2 << 20;
+
 /// Most pull secrets of one object, those of its ServiceAccount included: an API server does not count the latter.
 pub const MAX_PULL_SECRETS: usize = 32;
 
@@ -127,6 +131,11 @@ pub enum DereferenceError {
         /// The key.
         key: String,
     },
+    /// Over [`MAX_REFERENCE_BYTES`].
+    #[error(
+        "the pull secrets, certificates and keys that the spec names have more than 2 MiB together; name fewer, or shorter ones"
+    )]
+    LimitBytes,
     /// It could not be read.
     #[error("{kind} '{name}' cannot be read: {source}")]
     Read {
@@ -146,6 +155,7 @@ impl Classify for DereferenceError {
             Self::Name { .. }
             | Self::CountPullSecrets { .. }
             | Self::ReadText { .. }
+            | Self::LimitBytes
             | Self::Read {
                 source: ReadError::Decode(_),
                 ..
@@ -157,7 +167,9 @@ impl Classify for DereferenceError {
     fn disposition(&self) -> Disposition {
         match self {
             Self::FindObject { .. } | Self::FindKey { .. } => Disposition::WaitFor(ABSENT_RETRY),
-            Self::Name { .. } | Self::CountPullSecrets { .. } | Self::ReadText { .. } => Disposition::Stalled,
+            Self::Name { .. } | Self::CountPullSecrets { .. } | Self::ReadText { .. } | Self::LimitBytes => {
+                Disposition::Stalled
+            }
             Self::Read { source, .. } => match source {
                 ReadError::Forbid(_) | ReadError::Decode(_) => Disposition::Stalled,
                 ReadError::Answer(_) => Disposition::Retry,
@@ -175,7 +187,11 @@ pub async fn dereference<O: ObjectReader>(
     namespace: &str,
     spec: &PolicyImageSpec,
 ) -> Result<References, DereferenceError> {
-    let reader = Reader { objects, namespace };
+    let mut reader = Reader {
+        objects,
+        namespace,
+        bytes_left: MAX_REFERENCE_BYTES,
+    };
     let mut references = References {
         pull_secrets: reader.pull_secrets(spec).await?,
         ..References::default()
@@ -222,10 +238,12 @@ pub async fn dereference<O: ObjectReader>(
 struct Reader<'a, O> {
     objects: &'a O,
     namespace: &'a str,
+    /// What is left of [`MAX_REFERENCE_BYTES`].
+    bytes_left: usize,
 }
 
 impl<O: ObjectReader> Reader<'_, O> {
-    async fn pull_secrets(&self, spec: &PolicyImageSpec) -> Result<Vec<(String, Vec<u8>)>, DereferenceError> {
+    async fn pull_secrets(&mut self, spec: &PolicyImageSpec) -> Result<Vec<(String, Vec<u8>)>, DereferenceError> {
         let mut named: Vec<(String, &'static str)> = spec
             .image_pull_secrets
             .iter()
@@ -251,7 +269,7 @@ impl<O: ObjectReader> Reader<'_, O> {
     }
 
     async fn secret<'a>(
-        &self,
+        &mut self,
         name: &'a str,
         keys: &[&str],
         field: &'static str,
@@ -260,6 +278,7 @@ impl<O: ObjectReader> Reader<'_, O> {
         check_name(kind, name, field)?;
         let found = self.objects.secret(self.namespace, name, keys).await;
         let values = existing(found, kind, name, field)?;
+        self.spend(&values)?;
         Ok(Found {
             kind,
             name,
@@ -269,7 +288,7 @@ impl<O: ObjectReader> Reader<'_, O> {
     }
 
     async fn config_map<'a>(
-        &self,
+        &mut self,
         name: &'a str,
         keys: &[&str],
         field: &'static str,
@@ -278,6 +297,7 @@ impl<O: ObjectReader> Reader<'_, O> {
         check_name(kind, name, field)?;
         let found = self.objects.config_map(self.namespace, name, keys).await;
         let values = existing(found, kind, name, field)?;
+        self.spend(&values)?;
         Ok(Found {
             kind,
             name,
@@ -286,8 +306,15 @@ impl<O: ObjectReader> Reader<'_, O> {
         })
     }
 
+    fn spend(&mut self, values: &Values) -> Result<(), DereferenceError> {
+        let bytes = values.values().map(Vec::len).sum();
+        let left = self.bytes_left.checked_sub(bytes);
+        self.bytes_left = left.ok_or(DereferenceError::LimitBytes)?;
+        Ok(())
+    }
+
     async fn either(
-        &self,
+        &mut self,
         secret: Option<&KeyReference>,
         config_map: Option<&KeyReference>,
         field: &'static str,

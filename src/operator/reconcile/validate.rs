@@ -32,6 +32,15 @@ pub struct Plan {
     pub interval: Duration,
 }
 
+impl Plan {
+    /// The most bytes of a bundle that any of the deliveries could take.
+    #[must_use]
+    pub fn largest_bundle(&self) -> u64 {
+        let each = self.deliveries.iter().map(Delivery::largest_bundle);
+        each.max().unwrap_or_default()
+    }
+}
+
 /// What the operator's administrator decided for all objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OperatorOptions {

@@ -91,7 +91,8 @@ impl Case {
     }
 
     async fn verify_by(&self, policy: &TrustPolicy) -> Result<Verified<ImageRevision>, VerifyError> {
-        verify(&self.registry, &self.source(), &self.revision, policy).await
+        let blocking = BlockingWork::default();
+        verify(&self.registry, &self.source(), &self.revision, policy, &blocking).await
     }
 
     async fn verify(&self) -> Result<Verified<ImageRevision>, VerifyError> {

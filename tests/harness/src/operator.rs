@@ -22,6 +22,8 @@ pub struct OperatorOptions {
     pub arguments: Vec<String>,
     /// Leave out `--allow-loopback`, so that every registry of the tests is out of reach.
     pub refuse_loopback: bool,
+    /// The most memory that it may have; none means any.
+    pub memory_kib: Option<u32>,
 }
 
 /// A running operator.
@@ -60,6 +62,7 @@ impl Operator {
         }
         let process = program
             .args(&options.arguments)
+            .memory_kib(options.memory_kib)
             .start(directory.file("policy-operator.log"))?;
         let client = reqwest::Client::builder()
             .no_proxy()

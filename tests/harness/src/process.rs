@@ -16,11 +16,12 @@ pub use rustix::process::Signal;
 use rustix::process::{Pid, kill_process};
 use tokio::time::sleep;
 
-/// Starts `$@` with its output in the file `$1`, prints its process id, and ends with its exit code. The end of standard
-/// input ends the program: politely, and after five seconds by force.
+/// Starts `$@` with its output in the file `$1` and at most `$2` KiB of memory (empty: any), prints its process id, and ends
+/// with its exit code. The end of standard input ends the program: politely, and after five seconds by force.
 const GUARD: &str = r#"
 exec 3<&0 2>/dev/null
-log=$1; shift
+log=$1; memory=$2; shift 2
+[ -z "$memory" ] || ulimit -d "$memory"
 "$@" </dev/null >"$log" 2>&1 3<&- &
 program=$!
 echo "$program"
@@ -50,6 +51,7 @@ pub struct Program {
     arguments: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
     directory: Option<PathBuf>,
+    memory_kib: Option<u32>,
 }
 
 impl Program {
@@ -61,6 +63,7 @@ impl Program {
             arguments: Vec::new(),
             environment: Vec::new(),
             directory: None,
+            memory_kib: None,
         }
     }
 
@@ -90,6 +93,14 @@ impl Program {
     #[must_use]
     pub fn directory(mut self, directory: impl Into<PathBuf>) -> Self {
         self.directory = Some(directory.into());
+        self
+    }
+
+    /// Lets the program have at most this much memory of its own (`RLIMIT_DATA`: heap and stacks, touched or not) when it is
+    /// started in the background. Asking for more fails, which ends most programs.
+    #[must_use]
+    pub fn memory_kib(mut self, limit: Option<u32>) -> Self {
+        self.memory_kib = limit;
         self
     }
 
@@ -126,6 +137,7 @@ impl Program {
         command
             .args(["-c", GUARD, "guard"])
             .arg(&log)
+            .arg(self.memory_kib.map(|limit| limit.to_string()).unwrap_or_default())
             .arg(&self.path)
             .args(&self.arguments);
         // A group of its own: Ctrl-C in a terminal reaches this process alone, which then ends the others in order.

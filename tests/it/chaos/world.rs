@@ -100,6 +100,7 @@ impl World {
                 .map(str::to_owned)
                 .to_vec(),
             refuse_loopback: false,
+            ..OperatorOptions::default()
         };
         Operator::start(&options).expect("operator")
     }
@@ -209,7 +210,7 @@ impl World {
     }
 
     /// What the leader holds.
-    pub(super) async fn footprint(&mut self) -> Footprint {
+    pub(super) fn footprint(&mut self) -> Footprint {
         let mut found = Footprint {
             descriptors: 0,
             resident_bytes: 0,

@@ -11,11 +11,9 @@ fn access_key(image: &str) -> AccessKey {
 }
 
 fn put(store: &BlobStore, access_key: &AccessKey, bytes: &[u8]) -> StoredBlob {
-    let mut file = store.begin().unwrap();
-    file.write_all(bytes).unwrap();
-    store
-        .finish(file, access_key, &Digest::of(bytes), bytes.len() as u64)
-        .unwrap()
+    let unfinished = store.begin(bytes.len() as u64).unwrap();
+    unfinished.reopen().unwrap().write_all(bytes).unwrap();
+    unfinished.finish(access_key, &Digest::of(bytes)).unwrap()
 }
 
 fn has(store: &BlobStore, access_key: &AccessKey, bytes: &[u8]) -> bool {
@@ -48,14 +46,53 @@ fn evicts_what_was_not_used_for_longest() {
 }
 
 #[test]
-fn keeps_one_blob_larger_than_all_of_it_until_the_next() {
+fn a_blob_larger_than_the_cache_is_refused_before_it_is_downloaded() {
     let directory = tempfile::tempdir().unwrap();
-    let store = BlobStore::open(directory.path(), 3).unwrap();
-    let access_key = access_key("ghcr.io/acme/a");
-    put(&store, &access_key, b"1111");
-    assert!(has(&store, &access_key, b"1111"));
-    put(&store, &access_key, b"22");
-    assert!(!has(&store, &access_key, b"1111") && has(&store, &access_key, b"22"));
+    let store = BlobStore::open(directory.path(), 10).unwrap();
+    put(&store, &access_key("ghcr.io/acme/a"), b"1111");
+    let refused = store.begin(1 << 40).unwrap_err();
+    assert!(matches!(refused, ReserveError::LimitSize { capacity: 10 }), "{refused}");
+    assert!(
+        has(&store, &access_key("ghcr.io/acme/a"), b"1111"),
+        "nothing went for it"
+    );
+}
+
+#[test]
+fn downloads_under_way_count_and_make_room_before_they_begin() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = BlobStore::open(directory.path(), 10).unwrap();
+    let key = access_key("ghcr.io/acme/a");
+    put(&store, &key, b"1111");
+    put(&store, &key, b"2222");
+    let download = store.begin(6).unwrap();
+    let left = [b"1111", b"2222"].map(|bytes| has(&store, &key, bytes));
+    assert_eq!(left, [false, true]);
+    // What is there goes for a download, but no download for another.
+    assert!(matches!(store.begin(5), Err(ReserveError::Full)));
+    assert!(has(&store, &key, b"2222"));
+    let other = store.begin(4).unwrap();
+    assert!(!has(&store, &key, b"2222"));
+    assert!(matches!(store.begin(1), Err(ReserveError::Full)));
+    drop((download, other));
+}
+
+#[test]
+fn a_download_that_fails_or_is_dropped_gives_its_room_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = BlobStore::open(directory.path(), 10).unwrap();
+    let key = access_key("ghcr.io/acme/a");
+    for _ in 0..3 {
+        let unfinished = store.begin(10).unwrap();
+        unfinished.reopen().unwrap().write_all(b"half").unwrap();
+    }
+    assert_eq!(fs::read_dir(directory.path().join("tmp")).unwrap().count(), 0);
+    for _ in 0..3 {
+        put(&store, &key, b"0123456789");
+    }
+    assert!(has(&store, &key, b"0123456789"));
+    let index = store.index();
+    assert_eq!((index.bytes, index.reserved), (10, 0));
 }
 
 #[test]

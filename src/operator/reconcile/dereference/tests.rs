@@ -240,3 +240,31 @@ async fn an_api_server_that_refuses_is_not_asked_again_soon(
     assert_eq!((error.reason(), error.disposition()), (reason, disposition));
     assert_eq!(error.to_string(), "Secret 'secret' cannot be read: no");
 }
+
+fn huge_key(name: &str) -> Value {
+    json!({ "name": name, "key": { "secretRef": { "name": "huge", "key": ".dockerconfigjson" } } })
+}
+
+/// Thirty-two pull secrets of 1 MiB each were held by each run.
+#[rstest]
+#[case::pull_secrets(json!({ "imagePullSecrets": [{ "name": "huge" }, { "name": "huge" }, { "name": "huge" }] }))]
+#[case::keys(json!({ "verify": { "authorities": [huge_key("a"), huge_key("b"), huge_key("c")] } }))]
+#[case::all_together(json!({
+    "imagePullSecrets": [{ "name": "huge" }, { "name": "huge" }],
+    "tls": { "caRef": { "secretRef": { "name": "huge", "key": "tls.crt" } } },
+}))]
+#[tokio::test]
+async fn the_values_of_one_object_are_bounded_together(#[case] fields: Value) {
+    let mut objects = objects();
+    let huge = vec![b'a'; MAX_REFERENCE_BYTES / 2];
+    let content: [(&str, &[u8]); 2] = [(".dockerconfigjson", &huge), ("tls.crt", b"chain")];
+    objects.secrets.insert(("acme", "huge"), values(&content));
+    let error = read(&objects, fields).await.unwrap_err();
+    assert!(matches!(error, DereferenceError::LimitBytes), "{error}");
+    assert_eq!(
+        (error.reason(), error.disposition()),
+        (Reason::ReferenceInvalid, Disposition::Stalled)
+    );
+    let two = json!({ "imagePullSecrets": [{ "name": "huge" }, { "name": "huge" }] });
+    assert_eq!(read(&objects, two).await.unwrap().pull_secrets.len(), 2);
+}

@@ -32,7 +32,7 @@ fn success(content: &str, verification: Verification) -> Outcome {
         revision: "r1".into(),
         roots: vec!["app".into()],
         rego_version: Some(1),
-        files: vec!["app/policy.rego".into()],
+        files: 1,
     };
     Outcome::Success(Box::new(Success {
         revision: Revision::Image(ImageRevision {

@@ -6,6 +6,7 @@ use super::*;
 use crate::domain::artifact::{BUNDLE_LAYER, OCI_MANIFEST, Opened};
 use crate::domain::bundle::Limits;
 use crate::domain::bundle::testing::{Bytes, Tar};
+use crate::domain::cancellation::CancellationToken;
 use crate::domain::digest::Digest;
 use crate::domain::reference::ImageReference;
 use crate::domain::revision::ImageRevision;
@@ -35,7 +36,13 @@ fn verified(bytes: Vec<u8>) -> (Revision, Verified<Bundle>) {
     };
     (
         Revision::Image(revision),
-        manifest.bundle(Arc::new(Bytes(bytes)), &Limits::default()).unwrap(),
+        manifest
+            .bundle(
+                Arc::new(Bytes(bytes)),
+                &Limits::default(),
+                &CancellationToken::default(),
+            )
+            .unwrap(),
     )
 }
 
