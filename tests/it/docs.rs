@@ -13,11 +13,7 @@ use std::time::Duration;
 use clap::CommandFactory as _;
 use policy_operator::adapters::registry::observer::{RequestKind, RequestObserver as _};
 use policy_operator::operator::args::Arguments;
-<<<<<<< HEAD
-use policy_operator::operator::metrics::Metrics;
-=======
-use policy_operator::operator::metrics::{Metrics, Outcome, UnreadablePart, Watched};
->>>>>>> h5
+use policy_operator::operator::metrics::{Metrics, UnreadablePart, Watched};
 use policy_operator::operator::render::manifests::Manifests;
 use policy_operator::pipeline::reason::{Disposition, Reason};
 use policy_operator::pipeline::single_flight::{CacheName, CacheObserver as _};
