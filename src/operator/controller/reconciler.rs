@@ -116,6 +116,9 @@ async fn run_once<P: Ports>(
     let plan = reconcile::plan(object, &context.objects, context.options).await;
     if let Ok(plan) = &plan {
         state.config_map.forget_what_is_not_admitted_by(&plan.trust);
+        if trigger == Trigger::ConfigMapChanged {
+            restore::restore_changed(&context.gate, object, &mut state.config_map, config_map).await;
+        }
     }
     let verified = match plan {
         Ok(plan) => {
@@ -124,6 +127,10 @@ async fn run_once<P: Ports>(
         }
         Err(error) => Err(error),
     };
+    state.config_map.note_verification(|revision| match &verified {
+        Ok(verified) => (verified.revision == *revision).then_some(true),
+        Err(error) => error.refuses(revision).then_some(false),
+    });
     // An answer from before this run may miss the push or the signature that made somebody ask for the run.
     let may_be_outdated = verified.as_ref().map_or(true, |verified| {
         !verified.plan.source.is_pinned() && verified.resolved_at < started

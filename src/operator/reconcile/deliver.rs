@@ -84,6 +84,7 @@ async fn deliver_to<P: Ports>(
                     target: target.clone(),
                     revision: plan.revision.clone(),
                     bundle: acquired.bundle.clone(),
+                    refused: false,
                 });
                 return Ok(Some(acquired));
             }

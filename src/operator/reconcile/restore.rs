@@ -86,6 +86,23 @@ pub async fn last_good_missing(
     }
 }
 
+/// Puts back what another client changed, before a registry is asked for anything: that may take long, and what it will
+/// say is no reason to leave OPA with something else meanwhile. Nothing is put back that the last verification refused.
+/// Where this fails, the run says so.
+pub async fn restore_changed(
+    gate: &WriteGate,
+    object: &PolicyImage,
+    state: &mut ConfigMapState,
+    watched: Option<&ObjectMeta>,
+) {
+    let is_trusted = state.last_good.as_ref().is_some_and(|last| !last.refused);
+    if let Some(target) = recorded_target(object).filter(|_| is_trusted)
+        && let Restored::Done = target.restore(gate, state, watched, None, |_| false).await
+    {
+        tracing::info!(config_map = target.name, "restored what another client changed");
+    }
+}
+
 /// Where status says that the last good bundle is; none where nothing was delivered yet.
 fn recorded_target(object: &PolicyImage) -> Option<ConfigMapDelivery> {
     let status = object.status.as_ref()?;

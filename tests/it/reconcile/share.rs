@@ -9,6 +9,8 @@ use policy_operator_harness::object;
 use policy_operator_harness::scripted::{Answer, Scripted, Transport};
 use policy_operator_harness::wait;
 use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 use super::responder::Responder;
 use super::{Arena, LIMIT, PAUSE, bytes, condition, manifest, spec, with};
@@ -118,6 +120,51 @@ async fn a_namespace_whose_registry_hangs_holds_up_no_other_and_not_its_own_rest
     edit(&config_maps, "good-bundle").await;
     let restored = until_restored(&config_maps, "good-bundle", "stable");
     in_time("a restoration beside runs that hang", restored).await;
+}
+
+/// A way to `registry` that hangs from the moment on that the sender says so: connections end, and new ones are held.
+async fn until_it_hangs(registry: String) -> (String, watch::Sender<bool>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("port");
+    let host = listener.local_addr().expect("address").to_string();
+    let (sender, hangs) = watch::channel(false);
+    tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((mut from, _)) = listener.accept().await {
+            if *hangs.borrow() {
+                held.push(from);
+                continue;
+            }
+            let (registry, mut hangs) = (registry.clone(), hangs.clone());
+            tokio::spawn(async move {
+                let mut to = TcpStream::connect(registry).await.expect("registry");
+                // Either end is the end of the connection.
+                tokio::select! {
+                    _ = tokio::io::copy_bidirectional(&mut from, &mut to) => {}
+                    _ = hangs.changed() => {}
+                }
+            });
+        }
+    });
+    (host, sender)
+}
+
+#[tokio::test]
+async fn a_config_map_is_restored_before_its_registry_is_asked() {
+    let arena = Arena::open("share-restore").await;
+    arena.push("1.0.0", "one").await;
+    let (host, hang) = until_it_hangs(arena.registry.host().to_owned()).await;
+    let often = json!({ "interval": "20s", "timeout": "20s" });
+    let image = format!("{host}/{}:1.0.0", super::REPOSITORY);
+    arena.deliver("app", with(spec(&image), &often)).await;
+    hang.send_replace(true);
+    // Older than what a run would take for an answer.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let config_maps = arena.config_maps();
+    edit(&config_maps, "app-bundle").await;
+    let edited = Instant::now();
+    until_restored(&config_maps, "app-bundle", "one").await;
+    let took = edited.elapsed();
+    assert!(took < Duration::from_secs(8), "{took:?}");
 }
 
 #[tokio::test]

@@ -39,6 +39,8 @@ pub struct LastGood {
     pub revision: Revision,
     /// The bundle, with the verification that admitted it.
     pub bundle: Verified<Bundle>,
+    /// Whether the last verification of its revision said that it is not trusted any more.
+    pub refused: bool,
 }
 
 impl ConfigMapState {
@@ -69,6 +71,16 @@ impl ConfigMapState {
                 .is_none_or(|now| last.bundle.verification().trust_digest() == Some(now))
         };
         self.last_good = self.last_good.take().filter(admitted);
+    }
+
+    /// Remembers what a verification says about the last good bundle: `trusts` answers for a revision, unless it was
+    /// about another.
+    pub fn note_verification(&mut self, trusts: impl Fn(&Revision) -> Option<bool>) {
+        if let Some(last) = &mut self.last_good
+            && let Some(trusted) = trusts(&last.revision)
+        {
+            last.refused = !trusted;
+        }
     }
 }
 
