@@ -53,6 +53,7 @@ pub async fn recover<P: Ports, O: ObjectReader>(
         target,
         revision,
         bundle,
+        refused: false,
     })
 }
 
