@@ -2,22 +2,22 @@
 
 pub mod api;
 pub mod args;
-pub mod connect;
-pub mod controller;
-pub mod delivery;
-pub mod hints;
-pub mod identity;
-pub mod kube_error;
+mod connect;
+mod controller;
+mod delivery;
+mod hints;
+mod identity;
+mod kube_error;
 pub mod leader;
 pub mod metrics;
-pub mod objects;
-pub mod program;
-pub mod received;
+mod objects;
+mod program;
+mod received;
 pub mod reconcile;
 pub mod render;
 pub mod run;
-pub mod slot;
-pub mod status;
-pub mod write_gate;
+mod slot;
+mod status;
+mod write_gate;
 
 pub use program::main;

@@ -21,7 +21,7 @@ use tower::retry::RetryLayer;
 use tower::{BoxError, ServiceBuilder};
 
 use self::time_limit::TimeLimit;
-pub use self::time_limit::WATCH_START_LIMIT;
+pub(super) use self::time_limit::WATCH_START_LIMIT;
 
 mod time_limit;
 
@@ -62,7 +62,7 @@ pub enum ConnectError {
 ///
 /// # Errors
 /// [`ConnectError`].
-pub async fn config(kubeconfig: Option<&Path>) -> Result<Config, ConnectError> {
+pub(super) async fn config(kubeconfig: Option<&Path>) -> Result<Config, ConnectError> {
     let Some(file) = kubeconfig else {
         // In a pod the service account comes first: a stray KUBECONFIG must not send the operator elsewhere.
         return match Config::incluster() {
@@ -86,7 +86,7 @@ pub async fn config(kubeconfig: Option<&Path>) -> Result<Config, ConnectError> {
 ///
 /// # Errors
 /// [`ConnectError::Client`].
-pub fn client(config: Config) -> Result<Client, ConnectError> {
+pub(super) fn client(config: Config) -> Result<Client, ConnectError> {
     build(config).map_err(|error| ConnectError::Client(Box::new(error)))
 }
 
@@ -120,7 +120,7 @@ fn build(config: Config) -> kube::Result<Client> {
 ///
 /// # Errors
 /// [`ConnectError::Resolve`]: without them registries could lead there unnoticed, so the program must not start.
-pub async fn addresses(config: &Config) -> Result<Vec<SocketAddr>, ConnectError> {
+pub(super) async fn addresses(config: &Config) -> Result<Vec<SocketAddr>, ConnectError> {
     let host = config.cluster_url.host().unwrap_or_default();
     let host = host.trim_matches(['[', ']']).to_owned();
     let port = config.cluster_url.port_u16().unwrap_or(443);
@@ -136,13 +136,13 @@ pub async fn addresses(config: &Config) -> Result<Vec<SocketAddr>, ConnectError>
 
 /// Whether the process is outside of a pod, so that its configuration's namespace is a person's and not its own.
 #[must_use]
-pub fn is_outside(kubeconfig: Option<&Path>) -> bool {
+pub(super) fn is_outside(kubeconfig: Option<&Path>) -> bool {
     kubeconfig.is_some() || std::env::var_os("KUBERNETES_SERVICE_HOST").is_none()
 }
 
 /// The pod's name in a pod, the machine's elsewhere.
 #[must_use]
-pub fn host_name() -> String {
+pub(super) fn host_name() -> String {
     let from_environment = std::env::var("POD_NAME").or_else(|_| std::env::var("HOSTNAME")).ok();
     let from_system = || {
         std::fs::read_to_string("/proc/sys/kernel/hostname")

@@ -4,14 +4,14 @@
 //! watch → feed → queue → runner → reconciler
 //! ```
 
-pub mod context;
-pub mod feed;
-pub mod queue;
-pub mod reconciler;
-pub mod runner;
-pub mod state;
-pub mod trigger;
-pub mod watch;
+pub(super) mod context;
+pub(super) mod feed;
+pub(super) mod queue;
+pub(super) mod reconciler;
+pub(super) mod runner;
+pub(super) mod state;
+pub(super) mod trigger;
+pub(super) mod watch;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ const IN_FLIGHT_PER_SLOT: usize = 16;
 const AFTER_PANIC: Duration = Duration::from_mins(1);
 
 /// The two watches of one namespace, or of all, filled by [`run`].
-pub struct Watches {
+pub(super) struct Watches {
     scope: WatchScope,
     listed: oneshot::Sender<()>,
     policy_images: (Store<PolicyImage>, reflector::store::Writer<PolicyImage>),
@@ -46,7 +46,7 @@ pub struct Watches {
 }
 
 /// What the rest of the program sees of the watches.
-pub struct View {
+pub(super) struct View {
     /// Sends when the first list is complete.
     pub listed: oneshot::Receiver<()>,
     /// The objects.
@@ -56,7 +56,7 @@ pub struct View {
 impl Watches {
     /// Watches of what `scope` says.
     #[must_use]
-    pub fn new(scope: WatchScope) -> (Self, View) {
+    pub(super) fn new(scope: WatchScope) -> (Self, View) {
         let (announce, listed) = oneshot::channel();
         let policy_images = reflector::store();
         let view = View {
@@ -77,7 +77,7 @@ impl Watches {
 
 /// Runs objects until `stop`, then waits for the runs under way. Ends before `stop` only where a watch ended, which is a
 /// bug.
-pub async fn run<P: Ports>(watches: Vec<Watches>, context: Arc<Context<P>>, stop: impl Future<Output = ()>) {
+pub(super) async fn run<P: Ports>(watches: Vec<Watches>, context: Arc<Context<P>>, stop: impl Future<Output = ()>) {
     let queue = Arc::new(SharedQueue::new(context.concurrency * IN_FLIGHT_PER_SLOT));
     let slots = Slots::new(context.concurrency);
     // Aborted when this ends.

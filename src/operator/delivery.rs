@@ -1,8 +1,8 @@
 //! Where verified bundles go: one module for each kind of target.
 
-pub mod config_map;
+pub(super) mod config_map;
 
-pub use config_map::ConfigMapDelivery;
+pub(super) use config_map::ConfigMapDelivery;
 
 /// One place that a plan delivers to.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use crate::pipeline::verify::VerifyError;
 
 /// What can be done where a source does not lead to content.
 #[must_use]
-pub fn of_resolve(error: &ResolveError) -> Option<String> {
+pub(super) fn of_resolve(error: &ResolveError) -> Option<String> {
     match error {
         ResolveError::AskRegistry(error) => of_registry(error),
         ResolveError::MatchRange { .. } => Some("push a version in it or widen 'spec.semver'".to_owned()),
@@ -22,7 +22,7 @@ pub fn of_resolve(error: &ResolveError) -> Option<String> {
 
 /// What can be done where a revision is not verified.
 #[must_use]
-pub fn of_verify(error: &VerifyError) -> Option<String> {
+pub(super) fn of_verify(error: &VerifyError) -> Option<String> {
     match error {
         VerifyError::Lookup(error) => of_registry(error),
         VerifyError::Untrusted(TrustError::Unsigned { authorities, .. }) => Some(format!(
@@ -38,7 +38,7 @@ pub fn of_verify(error: &VerifyError) -> Option<String> {
 
 /// What can be done where a verified revision does not give a bundle.
 #[must_use]
-pub fn of_acquire(error: &AcquireError) -> Option<String> {
+pub(super) fn of_acquire(error: &AcquireError) -> Option<String> {
     match error {
         AcquireError::Fetch(error) => of_registry(error),
         AcquireError::ReadBundle(BundleError::Read { .. }) => Some("check '--cache-dir' and its disk".to_owned()),

@@ -61,6 +61,6 @@ fn required(field: Option<&String>, name: &'static str) -> Result<String, Missin
 /// A resource version as a number, which orders the versions of one object: a larger one is newer. None where a server
 /// writes something else; then nothing is known about the order.
 #[must_use]
-pub fn revision_number(metadata: &ObjectMeta) -> Option<u64> {
+pub(super) fn revision_number(metadata: &ObjectMeta) -> Option<u64> {
     metadata.resource_version.as_ref()?.parse().ok()
 }

@@ -59,7 +59,7 @@ const NO_STATUS: &str = "Failed to parse error data";
 /// One line about an error of the client, without URLs, and without what was received: an answer that cannot be decoded
 /// may be a Secret, and the page of a proxy may repeat our token.
 #[must_use]
-pub fn describe(error: &kube::Error) -> String {
+pub(super) fn describe(error: &kube::Error) -> String {
     let text = match error {
         kube::Error::Api(status) if status.reason == NO_STATUS => format!("{} without a reason", status.code),
         kube::Error::Api(status) => format!("{} {}: {}", status.code, status.reason, status.message),

@@ -27,7 +27,7 @@ type Key = (String, String, Vec<String>);
 type Found<T> = SingleFlight<Key, Option<Arc<T>>, ReadError>;
 
 /// Reads objects from the API server, each with one `get` by name.
-pub struct ClusterObjects {
+pub(super) struct ClusterObjects {
     client: Client,
     secrets: Found<Values>,
     config_maps: Found<Values>,
@@ -60,7 +60,7 @@ impl Body for ServiceAccountBody {}
 impl ClusterObjects {
     /// Reads through `client`.
     #[must_use]
-    pub fn new(client: Client) -> Self {
+    pub(super) fn new(client: Client) -> Self {
         let weigh_values = |found: &Option<Arc<Values>>| {
             let values = found.iter().flat_map(|values| values.iter());
             weight(values.map(|(key, value)| key.len() + value.len()))

@@ -39,14 +39,14 @@ pub trait Body: DeserializeOwned + Clone + Send + Sync + 'static {
 
 /// Nothing but the metadata, and the API server is asked for nothing else.
 #[derive(Deserialize, Clone)]
-pub struct MetadataOnly {}
+pub(super) struct MetadataOnly {}
 
 impl Body for MetadataOnly {
     const METADATA_ONLY: bool = true;
 }
 
 /// A ConfigMap without its data.
-pub type ConfigMapMetadata = Received<ConfigMap, MetadataOnly>;
+pub(super) type ConfigMapMetadata = Received<ConfigMap, MetadataOnly>;
 
 /// A whole ConfigMap.
 #[derive(Deserialize, Clone)]
@@ -77,7 +77,7 @@ impl From<Received<ConfigMap, ConfigMapBody>> for ConfigMap {
 
 /// Whether an object says who it is. Without that nothing can be done about it.
 #[must_use]
-pub fn is_identified(metadata: &ObjectMeta) -> bool {
+pub(super) fn is_identified(metadata: &ObjectMeta) -> bool {
     [
         &metadata.name,
         &metadata.namespace,

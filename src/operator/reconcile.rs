@@ -1,6 +1,6 @@
 //! The steps of one run, in the order of the table in the crate's documentation, each in a file of its own.
 //!
-//! Steps return errors and never touch conditions; [`status`](super::status) alone knows conditions, and only writes them.
+//! Steps return errors and never touch conditions; `status` alone knows conditions, and only writes them.
 
 pub mod deliver;
 pub mod dereference;

@@ -22,7 +22,7 @@ use crate::pipeline::ports::Ports;
 /// API server. A run that waits for a registry costs none of these, and how long it waits is decided by whoever runs
 /// that registry.
 #[derive(Debug, Clone)]
-pub struct Slots(Arc<Semaphore>);
+pub(super) struct Slots(Arc<Semaphore>);
 
 /// One run's right to work.
 #[derive(Debug)]
@@ -34,12 +34,12 @@ pub struct Slot {
 impl Slots {
     /// At most `count` runs at work.
     #[must_use]
-    pub fn new(count: usize) -> Self {
+    pub(super) fn new(count: usize) -> Self {
         Self(Arc::new(Semaphore::new(count)))
     }
 
     /// Waits for a slot. Whoever asked first is served first.
-    pub async fn take(&self) -> Slot {
+    pub(super) async fn take(&self) -> Slot {
         let mut slot = Slot {
             slots: self.clone(),
             permit: None,

@@ -16,17 +16,17 @@ use super::received::{MetadataOnly, Received};
 use super::reconcile::outcome::Outcome;
 use super::write_gate::WriteGate;
 
-pub use next::next;
+pub(super) use next::next;
 
 /// Writes status and events; nobody else does.
-pub struct StatusWriter {
+pub(super) struct StatusWriter {
     gate: WriteGate,
     reporter: Reporter,
 }
 
 /// What became of a status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Written {
+pub(super) enum Written {
     /// The object shows it, in this version where it had to be patched and the server counts versions.
     Shown(Option<u64>),
     /// There is nobody to tell: the object is gone, or another replica may lead.
@@ -40,13 +40,13 @@ pub enum Written {
 impl StatusWriter {
     /// Writes through `gate`; events are from `reporter`.
     #[must_use]
-    pub fn new(gate: WriteGate, reporter: Reporter) -> Self {
+    pub(super) fn new(gate: WriteGate, reporter: Reporter) -> Self {
         Self { gate, reporter }
     }
 
     /// Says on `object` how a run ended: one patch, none where the status says it already, and an event where something
     /// changed that a person should know.
-    pub async fn write(&self, object: &PolicyImage, outcome: &Outcome) -> Written {
+    pub(super) async fn write(&self, object: &PolicyImage, outcome: &Outcome) -> Written {
         let new = next(object, outcome, Timestamp::now());
         let old = object.status.clone().unwrap_or_default();
         let (Ok(key), Ok(client)) = (ObjectKey::of(&object.metadata), self.gate.client()) else {

@@ -19,7 +19,7 @@ use tower::{BoxError, Service};
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
 /// Most time until a watch begins to answer. After that the watcher looks for signs of life by itself.
-pub const WATCH_START_LIMIT: Duration = Duration::from_secs(10);
+pub(crate) const WATCH_START_LIMIT: Duration = Duration::from_secs(10);
 
 /// The API server did not answer in time.
 #[derive(Debug, thiserror::Error)]

@@ -15,7 +15,7 @@ use crate::operator::write_gate::WriteGate;
 use crate::pipeline::Pipeline;
 
 /// What every run shares.
-pub struct Context<P> {
+pub(crate) struct Context<P> {
     /// The one way to write.
     pub gate: WriteGate,
     /// Objects that specs name.
@@ -35,11 +35,11 @@ pub struct Context<P> {
 }
 
 /// The watched ConfigMaps of one controller: metadata only, and only those that carry our label.
-pub type ConfigMaps = Store<ConfigMapMetadata>;
+pub(crate) type ConfigMaps = Store<ConfigMapMetadata>;
 
 /// The metadata of a watched ConfigMap.
 #[must_use]
-pub fn watched(config_maps: &ConfigMaps, namespace: &str, name: &str) -> Option<ObjectMeta> {
+pub(crate) fn watched(config_maps: &ConfigMaps, namespace: &str, name: &str) -> Option<ObjectMeta> {
     config_maps
         .get(&ObjectRef::new(name).within(namespace))
         .map(|object| object.metadata.clone())

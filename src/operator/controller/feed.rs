@@ -23,7 +23,7 @@ use crate::pipeline::reason::chain;
 ///
 /// Those of a list are added when it is complete, because the store shows them from then on. What `states` remembers of
 /// objects that are deleted is forgotten, also where they were deleted while nobody watched.
-pub async fn objects(
+pub(crate) async fn objects(
     changes: impl Stream<Item = watcher::Result<Event<PolicyImage>>>,
     queue: &SharedQueue,
     listed: oneshot::Sender<()>,
@@ -65,7 +65,7 @@ pub async fn objects(
 
 /// Adds the PolicyImages that a changed ConfigMap names as its owners, and the one that `states` says delivered it: its
 /// owner reference may be what was changed. Most changes are our own writes; the trigger sees to those.
-pub async fn config_maps<K: ResourceExt>(
+pub(crate) async fn config_maps<K: ResourceExt>(
     changes: impl Stream<Item = watcher::Result<Event<K>>>,
     queue: &SharedQueue,
     states: &StateCache,
@@ -118,12 +118,11 @@ fn trigger_key(object: &PolicyImage) -> u64 {
 mod tests {
     use super::*;
     use crate::operator::controller::state::ObjectState;
-    use crate::operator::delivery::config_map::{AppliedConfigMap, LiveConfigMap};
-    use crate::operator::identity::{ObjectKey, ObjectVersion};
+    use crate::operator::delivery::config_map::testing::applied;
+    use crate::operator::identity::ObjectKey;
     use futures::stream;
     use k8s_openapi::api::core::v1::ConfigMap;
     use serde_json::json;
-    use std::collections::BTreeMap;
 
     fn object(name: &str, generation: i64) -> PolicyImage {
         let manifest = json!({
@@ -143,24 +142,6 @@ mod tests {
         let mut names = queue.drain();
         names.sort_unstable();
         names
-    }
-
-    fn applied(name: &str) -> AppliedConfigMap {
-        AppliedConfigMap {
-            name: name.to_owned(),
-            key: "bundle.tar.gz".to_owned(),
-            live: LiveConfigMap {
-                version: ObjectVersion {
-                    uid: "map".to_owned(),
-                    resource_version: "1".to_owned(),
-                },
-                content: None,
-                labels: BTreeMap::new(),
-                annotations: BTreeMap::new(),
-                removal: None,
-                immutable: false,
-            },
-        }
     }
 
     /// Remembers that the object `name` delivered the ConfigMap `config_map`.

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 /// What names an object.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct NamespacedName {
+pub(crate) struct NamespacedName {
     /// Its namespace.
     pub namespace: Arc<str>,
     /// Its name there.
@@ -30,7 +30,7 @@ pub struct NamespacedName {
 impl NamespacedName {
     /// The object `name` of `namespace`.
     #[must_use]
-    pub fn new(namespace: &str, name: &str) -> Self {
+    pub(crate) fn new(namespace: &str, name: &str) -> Self {
         Self {
             namespace: namespace.into(),
             name: name.into(),
@@ -40,7 +40,7 @@ impl NamespacedName {
 
 /// Which of a namespace's objects goes first. The order of the variants is the order of the runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Priority {
+pub(crate) enum Priority {
     /// What was delivered was changed or deleted by another client.
     Restoration,
     /// Everything else.
@@ -82,7 +82,7 @@ impl Namespace {
 
 /// The queue.
 #[derive(Debug)]
-pub struct WorkQueue {
+pub(crate) struct WorkQueue {
     capacity: usize,
     in_flight: usize,
     waiting: usize,
@@ -97,7 +97,7 @@ pub struct WorkQueue {
 impl WorkQueue {
     /// A queue that lets at most `capacity` runs be under way.
     #[must_use]
-    pub fn new(capacity: usize) -> Self {
+    pub(crate) fn new(capacity: usize) -> Self {
         Self {
             capacity,
             in_flight: 0,
@@ -112,12 +112,12 @@ impl WorkQueue {
 
     /// Objects that wait for their turn.
     #[must_use]
-    pub fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         self.waiting
     }
 
     /// Asks for a run as soon as it is the object's turn.
-    pub fn add(&mut self, object: NamespacedName, priority: Priority) {
+    pub(crate) fn add(&mut self, object: NamespacedName, priority: Priority) {
         match self.objects.get_mut(&object) {
             Some(State::Running(again)) => *again = Some(again.map_or(priority, |before| before.min(priority))),
             Some(State::Ready((before, _))) if *before <= priority => {}
@@ -139,7 +139,7 @@ impl WorkQueue {
     }
 
     /// The object whose run starts now, if one may. [`WorkQueue::done`] must follow.
-    pub fn next(&mut self, now: Instant) -> Option<NamespacedName> {
+    pub(crate) fn next(&mut self, now: Instant) -> Option<NamespacedName> {
         self.wake_up(now);
         let free = self.capacity.saturating_sub(self.in_flight);
         // A namespace that has none under way may always start one, so this ends at the first such at the latest.
@@ -167,7 +167,7 @@ impl WorkQueue {
 
     /// A run ended; the next is due at `next`, or at once where the object was added meanwhile. One that has neither is
     /// forgotten.
-    pub fn done(&mut self, object: NamespacedName, next: Option<Instant>) {
+    pub(crate) fn done(&mut self, object: NamespacedName, next: Option<Instant>) {
         let Some(State::Running(again)) = self.objects.remove(&object) else {
             return;
         };
@@ -188,7 +188,7 @@ impl WorkQueue {
 
     /// When the first of the objects that wait for their time is due.
     #[must_use]
-    pub fn next_due(&self) -> Option<Instant> {
+    pub(crate) fn next_due(&self) -> Option<Instant> {
         self.delayed.first().map(|(due, _)| *due)
     }
 

@@ -25,7 +25,7 @@ const DEFAULT_INTERVAL: Duration = Duration::from_mins(5);
 const RESTORE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Runs the object if there is anything to do, and says how soon it is due again; none where only a change wakes it.
-pub async fn reconcile<P: Ports>(
+pub(crate) async fn reconcile<P: Ports>(
     object: &PolicyImage,
     context: &Context<P>,
     config_maps: &ConfigMaps,

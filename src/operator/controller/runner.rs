@@ -30,7 +30,7 @@ use super::queue::{NamespacedName, Priority, WorkQueue};
 use crate::operator::slot::{Slot, Slots};
 
 /// Runs objects.
-pub trait Reconciler: Send + Sync + 'static {
+pub(crate) trait Reconciler: Send + Sync + 'static {
     /// Runs an object once, and says how soon it is to be run again; none where only a change wakes it.
     fn reconcile(&self, object: &NamespacedName, slot: Slot) -> impl Future<Output = Option<Duration>> + Send;
 
@@ -43,7 +43,7 @@ pub trait Reconciler: Send + Sync + 'static {
 
 /// A queue that many fill and one empties.
 #[derive(Debug)]
-pub struct SharedQueue {
+pub(crate) struct SharedQueue {
     queue: Mutex<WorkQueue>,
     changed: Notify,
 }
@@ -51,7 +51,7 @@ pub struct SharedQueue {
 impl SharedQueue {
     /// A queue that lets at most `capacity` runs be under way.
     #[must_use]
-    pub fn new(capacity: usize) -> Self {
+    pub(crate) fn new(capacity: usize) -> Self {
         Self {
             queue: Mutex::new(WorkQueue::new(capacity)),
             changed: Notify::new(),
@@ -59,7 +59,7 @@ impl SharedQueue {
     }
 
     /// Asks for runs as soon as it is the objects' turn.
-    pub fn add(&self, objects: impl IntoIterator<Item = NamespacedName>, priority: Priority) {
+    pub(crate) fn add(&self, objects: impl IntoIterator<Item = NamespacedName>, priority: Priority) {
         let mut queue = self.lock();
         for object in objects {
             queue.add(object, priority);
@@ -110,7 +110,7 @@ impl SharedQueue {
 }
 
 /// Runs objects until `stop`, then waits for the runs under way. Where this is dropped, they end at once.
-pub async fn run<R: Reconciler>(
+pub(crate) async fn run<R: Reconciler>(
     queue: &Arc<SharedQueue>,
     slots: &Slots,
     reconciler: &Arc<R>,

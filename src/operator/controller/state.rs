@@ -25,7 +25,7 @@ const REVALIDATION: Duration = Duration::from_secs(10);
 
 /// What is remembered of one object.
 #[derive(Debug, Clone, Default)]
-pub struct ObjectState {
+pub(crate) struct ObjectState {
     /// Failed runs since the last good one.
     pub failures: u32,
     /// The next run must not use an answer about the tag that is older than this.
@@ -38,7 +38,7 @@ pub struct ObjectState {
 
 /// A run that ended and was reported.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LastRun {
+pub(crate) struct LastRun {
     /// What it answered.
     pub request: Request,
     /// When it began.
@@ -53,7 +53,7 @@ pub struct LastRun {
 
 /// All that the next state depends on, beside the state before.
 #[derive(Debug)]
-pub struct EndedRun<'a> {
+pub(crate) struct EndedRun<'a> {
     /// What the run answered.
     pub request: Request,
     /// When it began.
@@ -72,7 +72,7 @@ pub struct EndedRun<'a> {
 
 /// What is remembered after a run, and how long to wait before the next one. None: only a change wakes the object.
 #[must_use]
-pub fn next_state(mut state: ObjectState, run: EndedRun<'_>) -> (ObjectState, Option<Duration>) {
+pub(crate) fn next_state(mut state: ObjectState, run: EndedRun<'_>) -> (ObjectState, Option<Duration>) {
     let failed = matches!(run.outcome, Outcome::Failure(_)) || run.written == Written::Failed;
     state.failures = if failed { state.failures.saturating_add(1) } else { 0 };
     let delay = match run.written {
@@ -127,7 +127,7 @@ fn jittered(delay: Duration, jitter: f64) -> Duration {
 
 /// The states of all objects, and which of them delivered which ConfigMap.
 #[derive(Debug, Default)]
-pub struct StateCache(Mutex<States>);
+pub(crate) struct StateCache(Mutex<States>);
 
 /// Namespace and name.
 type Name = (String, String);
@@ -149,14 +149,14 @@ struct Owned {
 impl StateCache {
     /// What is remembered of an object; nothing if the name now belongs to another UID.
     #[must_use]
-    pub fn get(&self, key: &ObjectKey) -> ObjectState {
+    pub(crate) fn get(&self, key: &ObjectKey) -> ObjectState {
         let states = self.lock();
         let found = states.objects.get(&name(key)).filter(|owned| owned.uid == key.uid);
         found.map(|owned| owned.state.clone()).unwrap_or_default()
     }
 
     /// Remembers the state of an object.
-    pub fn put(&self, key: &ObjectKey, state: ObjectState) {
+    pub(crate) fn put(&self, key: &ObjectKey, state: ObjectState) {
         let mut states = self.lock();
         states.forget(&name(key));
         if let Some(applied) = &state.config_map.applied {
@@ -168,13 +168,13 @@ impl StateCache {
     }
 
     /// Forgets an object that was deleted.
-    pub fn forget(&self, namespace: &str, name: &str) {
+    pub(crate) fn forget(&self, namespace: &str, name: &str) {
         self.lock().forget(&(namespace.to_owned(), name.to_owned()));
     }
 
     /// The object that delivered a ConfigMap, whatever owners the ConfigMap names by now.
     #[must_use]
-    pub fn deliverer(&self, namespace: &str, config_map: &str) -> Option<String> {
+    pub(crate) fn deliverer(&self, namespace: &str, config_map: &str) -> Option<String> {
         let config_map = (namespace.to_owned(), config_map.to_owned());
         self.lock().deliverers.get(&config_map).cloned()
     }

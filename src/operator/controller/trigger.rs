@@ -21,7 +21,7 @@ const REQUEST_SPACING: Duration = Duration::from_secs(1);
 
 /// Why a run is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trigger {
+pub(crate) enum Trigger {
     /// The spec has changed since the last run.
     SpecChanged,
     /// A person asks, by the annotation.
@@ -34,7 +34,7 @@ pub enum Trigger {
 
 /// What a wake-up of an object comes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Decision {
+pub(crate) enum Decision {
     /// There is something to do.
     Run(Trigger),
     /// There is nothing to do for this long. Most wake-ups are of that kind, because our own writes come back through the
@@ -45,7 +45,12 @@ pub enum Decision {
 /// Decides what to do about an object that woke up. `config_map` is what the watch shows of the ConfigMap that the last
 /// run left.
 #[must_use]
-pub fn decide(object: &PolicyImage, state: &ObjectState, config_map: Option<&ObjectMeta>, now: Instant) -> Decision {
+pub(crate) fn decide(
+    object: &PolicyImage,
+    state: &ObjectState,
+    config_map: Option<&ObjectMeta>,
+    now: Instant,
+) -> Decision {
     let request = Request::of(object);
     let Some(last) = &state.last_run else {
         let answered = request.answered_by(object.status.as_ref());
@@ -92,14 +97,14 @@ fn reconcile_requested(request: &Request, answered: &Request) -> Option<Trigger>
 impl Trigger {
     /// Whether somebody waits for the answer.
     #[must_use]
-    pub fn is_awaited(self) -> bool {
+    pub(crate) fn is_awaited(self) -> bool {
         matches!(self, Self::SpecChanged | Self::Requested)
     }
 
     /// The oldest answer of the registry that a run may use which began at `started`. A person gets a new one, a change
     /// and what failed get one that is nearly new, and what only the clock asks for is shared with others.
     #[must_use]
-    pub fn not_before(self, state: &ObjectState, interval: Duration, started: Instant) -> Instant {
+    pub(crate) fn not_before(self, state: &ObjectState, interval: Duration, started: Instant) -> Instant {
         let age = match self {
             Self::Requested => Duration::ZERO,
             Self::SpecChanged => FAILURE_SHARED_FOR,

@@ -5,7 +5,7 @@
 //! of once ([`faults`]); a watch that goes on failing makes the replica unready ([`health`]).
 
 mod faults;
-pub mod health;
+pub(crate) mod health;
 mod pause;
 mod policy_image;
 #[cfg(test)]
@@ -40,7 +40,7 @@ const ANNOTATION_LIMIT: usize = 257;
 
 /// Where watches look, and who is told how they are doing.
 #[derive(Clone)]
-pub struct WatchScope {
+pub(crate) struct WatchScope {
     /// The API server.
     pub client: Client,
     /// The only namespace, or all.
@@ -53,7 +53,7 @@ pub struct WatchScope {
 
 impl WatchScope {
     /// PolicyImages, with what is used of their metadata. One whose spec cannot be read is there too, and says so.
-    pub fn policy_images(&self) -> impl Stream<Item = watcher::Result<Event<PolicyImage>>> + Send + use<> {
+    pub(crate) fn policy_images(&self) -> impl Stream<Item = watcher::Result<Event<PolicyImage>>> + Send + use<> {
         let mut faults = Faults::new(Watched::PolicyImages, Arc::clone(&self.metrics));
         self.events::<WatchedPolicyImage>(Config::default(), Watched::PolicyImages)
             .filter_map(move |event| {
@@ -71,7 +71,7 @@ impl WatchScope {
 
     /// ConfigMaps that carry our label. One that names no PolicyImage as an owner, whoever labelled it so, is told of as
     /// deleted: nobody has to keep it, and who delivered it is told.
-    pub fn config_maps(&self) -> impl Stream<Item = watcher::Result<Event<ConfigMapMetadata>>> + Send + use<> {
+    pub(crate) fn config_maps(&self) -> impl Stream<Item = watcher::Result<Event<ConfigMapMetadata>>> + Send + use<> {
         let mut faults = Faults::new(Watched::ConfigMaps, Arc::clone(&self.metrics));
         let selector = format!("{MANAGED_BY_LABEL}={FIELD_MANAGER}");
         self.events::<ConfigMapMetadata>(Config::default().labels(&selector), Watched::ConfigMaps)

@@ -8,10 +8,12 @@ mod observe;
 mod restore;
 mod state;
 mod target;
+#[cfg(test)]
+pub(crate) mod testing;
 
-pub use error::{ApplyError, ObserveError};
-pub use live::{LiveConfigMap, Observed};
-pub use manifest::MAX_CONFIG_MAP_BYTES;
-pub use restore::Restored;
-pub use state::{AppliedConfigMap, ConfigMapState, LastGood};
-pub use target::ConfigMapDelivery;
+pub(crate) use error::{ApplyError, ObserveError};
+pub(crate) use live::Observed;
+pub(crate) use manifest::MAX_CONFIG_MAP_BYTES;
+pub(crate) use restore::Restored;
+pub(crate) use state::{ConfigMapState, LastGood};
+pub(crate) use target::ConfigMapDelivery;

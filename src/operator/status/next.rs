@@ -25,7 +25,7 @@ const ANNOTATIONS_LIMIT: (usize, usize) = (32, 256);
 
 /// The status after a run. What the run learned nothing about stays as it was; times change only where states do.
 #[must_use]
-pub fn next(object: &PolicyImage, outcome: &Outcome, now: Timestamp) -> PolicyImageStatus {
+pub(crate) fn next(object: &PolicyImage, outcome: &Outcome, now: Timestamp) -> PolicyImageStatus {
     let old = object.status.clone().unwrap_or_default();
     let requested_at = Request::of(object).requested_at;
     let mut status = PolicyImageStatus {

@@ -1,12 +1,10 @@
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use proptest::prelude::*;
 use rstest::rstest;
 
 use super::*;
-use crate::operator::delivery::config_map::{AppliedConfigMap, LiveConfigMap};
-use crate::operator::identity::ObjectVersion;
+use crate::operator::delivery::config_map::testing::applied;
 use crate::operator::reconcile::outcome::{Failure, StepError};
 use crate::operator::reconcile::validate::ValidateError;
 use crate::pipeline::ports::RegistryError;
@@ -55,23 +53,8 @@ fn an_object_that_is_made_again_replaces_the_state_of_the_old_one() {
 }
 
 fn delivered_to(config_map: &str) -> ObjectState {
-    let live = LiveConfigMap {
-        version: ObjectVersion {
-            uid: "map".into(),
-            resource_version: "7".into(),
-        },
-        content: None,
-        labels: BTreeMap::new(),
-        annotations: BTreeMap::new(),
-        removal: None,
-        immutable: false,
-    };
     let mut state = ObjectState::default();
-    state.config_map.applied = Some(AppliedConfigMap {
-        name: config_map.into(),
-        key: "bundle.tar.gz".into(),
-        live,
-    });
+    state.config_map.applied = Some(applied(config_map));
     state
 }
 

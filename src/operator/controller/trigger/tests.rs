@@ -1,12 +1,10 @@
-use std::collections::BTreeMap;
-
 use rstest::rstest;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::operator::controller::state::LastRun;
-use crate::operator::delivery::config_map::{AppliedConfigMap, ConfigMapState, LiveConfigMap};
-use crate::operator::identity::ObjectVersion;
+use crate::operator::delivery::config_map::ConfigMapState;
+use crate::operator::delivery::config_map::testing::applied;
 
 const INTERVAL: Duration = Duration::from_mins(5);
 
@@ -30,22 +28,7 @@ fn config_map(uid: &str, version: &str) -> ObjectMeta {
 impl Case {
     fn settled() -> Self {
         let started = Instant::now();
-        let live = LiveConfigMap {
-            version: ObjectVersion {
-                uid: "map".into(),
-                resource_version: "7".into(),
-            },
-            content: None,
-            labels: BTreeMap::new(),
-            annotations: BTreeMap::new(),
-            removal: None,
-            immutable: false,
-        };
-        let applied = AppliedConfigMap {
-            name: "authz-bundle".into(),
-            key: "bundle.tar.gz".into(),
-            live,
-        };
+        let applied = applied("authz-bundle");
         let request = Request {
             generation: Some(3),
             requested_at: Some("first".into()),

@@ -22,7 +22,7 @@ const QUIET: Duration = pause::MAXIMUM
 
 /// The health of all watches of the program. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub struct WatchHealth(Arc<Mutex<Vec<Watch>>>);
+pub(crate) struct WatchHealth(Arc<Mutex<Vec<Watch>>>);
 
 #[derive(Debug)]
 struct Watch {
@@ -48,13 +48,13 @@ impl WatchHealth {
 
     /// Which watch has been failing for too long, and why, in a few words for people.
     #[must_use]
-    pub fn reason(&self) -> Option<String> {
+    pub(crate) fn reason(&self) -> Option<String> {
         let now = Instant::now();
         self.lock().iter().find_map(|watch| watch.reason(now))
     }
 
     /// Sets the gauges.
-    pub fn measure(&self, metrics: &Metrics) {
+    pub(crate) fn measure(&self, metrics: &Metrics) {
         let now = Instant::now();
         let watches = self.lock();
         for kind in [Watched::PolicyImages, Watched::ConfigMaps] {

@@ -14,7 +14,7 @@ use crate::domain::trust::Verified;
 
 /// Most bytes that Kubernetes keeps in one ConfigMap. Names and annotations are counted too, so that the API server never
 /// has to refuse.
-pub const MAX_CONFIG_MAP_BYTES: u64 = 1 << 20;
+pub(crate) const MAX_CONFIG_MAP_BYTES: u64 = 1 << 20;
 
 impl ConfigMapDelivery {
     /// The ConfigMap with `bundle`, which comes from `revision`.

@@ -3,8 +3,8 @@ use std::collections::BTreeMap;
 use serde_json::json;
 
 use super::*;
-use crate::operator::delivery::config_map::{AppliedConfigMap, LiveConfigMap};
-use crate::operator::identity::{ObjectKey, ObjectVersion};
+use crate::operator::delivery::config_map::testing::applied as config_map;
+use crate::operator::identity::ObjectKey;
 
 fn target() -> ConfigMapDelivery {
     ConfigMapDelivery {
@@ -25,24 +25,8 @@ fn previous(recorded: Option<&str>, applied: Option<&str>) -> Vec<String> {
     let status = recorded.map(|name| {
         serde_json::from_value(json!({ "delivery": { "configMap": { "name": name, "key": "k" } } })).unwrap()
     });
-    let live = LiveConfigMap {
-        version: ObjectVersion {
-            uid: "map".into(),
-            resource_version: "7".into(),
-        },
-        content: None,
-        labels: BTreeMap::new(),
-        annotations: BTreeMap::new(),
-        removal: None,
-        immutable: false,
-    };
-    let applied = applied.map(|name| AppliedConfigMap {
-        name: name.into(),
-        key: "k".into(),
-        live,
-    });
     let state = ConfigMapState {
-        applied,
+        applied: applied.map(config_map),
         last_good: None,
     };
     let previous = previous_config_maps(&target(), status.as_ref(), &state);
