@@ -96,9 +96,10 @@ fn complaints(path: &str, text: &str) -> Vec<String> {
 fn cycles(files: &[(String, String)]) -> Vec<String> {
     let sources: Vec<Source> = files.iter().map(|(path, text)| Source::read(path, text)).collect();
     let modules: BTreeSet<String> = sources.iter().map(Source::name).collect();
+    let re_exports: BTreeMap<String, String> = sources.iter().flat_map(Source::re_exports).collect();
     let mut edges: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for source in &sources {
-        for (from, to) in source.sibling_imports(&modules) {
+        for (from, to) in source.sibling_imports(&modules, &re_exports) {
             edges.entry(from).or_default().insert(to);
         }
     }

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use moka::future::Cache;
 use moka::policy::EvictionPolicy;
 
-use super::NetworkError;
+use super::error::NetworkError;
 use crate::domain::access::AccessKey;
 use crate::domain::digest::Digest;
 

@@ -11,7 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use reqwest::Url;
 
-use super::NetworkError;
+use super::error::NetworkError;
 
 /// Where the client may connect to.
 ///

@@ -3,8 +3,6 @@
 use std::error::Error;
 use std::io;
 
-use super::resolver::RefusedAddress;
-
 /// Longest text of a cause. Certificates, and with them the texts about them, are written by the other side.
 const MAX_CAUSE_CHARACTERS: usize = 200;
 
@@ -78,6 +76,11 @@ impl NetworkError {
         Self::Unreachable { host, cause }
     }
 }
+
+/// All addresses of a name are refused. Nothing in it tells which they are.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("no address that may be reached")]
+pub(crate) struct RefusedAddress;
 
 /// The innermost error of type `T` in the chain. I/O errors hide the error they wrap from [`Error::source`].
 fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {

@@ -6,11 +6,7 @@ use std::sync::Arc;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use super::egress::EgressPolicy;
-
-/// All addresses of a name are refused. Nothing in it tells which they are.
-#[derive(Debug, Clone, Copy, thiserror::Error)]
-#[error("no address that may be reached")]
-pub(crate) struct RefusedAddress;
+use super::error::RefusedAddress;
 
 /// The system's resolver behind a [`EgressPolicy`].
 #[derive(Debug, Clone)]

@@ -9,8 +9,8 @@ use std::time::Duration;
 use moka::future::Cache;
 use reqwest::{Certificate, Client, ClientBuilder, Identity, redirect};
 
-use super::NetworkError;
 use super::egress::EgressPolicy;
+use super::error::NetworkError;
 use super::error::plain;
 use super::resolver::GuardedResolver;
 use crate::domain::access::{ClientCertificate, TransportSettings};

@@ -113,7 +113,12 @@ async fn run_once<P: Ports>(
         state.failures = 0;
     }
     let not_before = trigger.not_before(state, interval(object), started);
+    // Out of reach until it is known to be admitted: a key that is absent or broken admits nothing.
+    let last_good = state.config_map.last_good.take();
     let plan = reconcile::plan(object, &context.objects, context.options).await;
+    if plan.as_ref().map_or_else(StepError::may_pass, |_| true) {
+        state.config_map.last_good = last_good;
+    }
     if let Ok(plan) = &plan {
         state.config_map.forget_what_is_not_admitted_by(&plan.trust);
         if trigger == Trigger::ConfigMapChanged {

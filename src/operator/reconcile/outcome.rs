@@ -195,6 +195,12 @@ impl StepError {
         }
     }
 
+    /// Whether it may pass by itself, so that it says nothing about the object.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        self.disposition() == Disposition::Retry
+    }
+
     /// Whether it says that this very revision is not trusted.
     #[must_use]
     pub fn refuses(&self, revision: &Revision) -> bool {

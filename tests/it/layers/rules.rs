@@ -173,6 +173,22 @@ fn a_circle_of_imports_is_told_once() {
 }
 
 #[test]
+fn a_circle_is_seen_through_what_its_folder_re_exports() {
+    let files = [
+        (
+            "operator/run.rs",
+            "mod a;\nmod b;\npub use self::a::{A, Other};\npub use b::B;",
+        ),
+        ("operator/run/a.rs", "use super::B;"),
+        ("operator/run/b.rs", "use super::{A, Own};"),
+    ];
+    assert_eq!(
+        circles(&files),
+        ["operator::run::a -> operator::run::b -> operator::run::a"]
+    );
+}
+
+#[test]
 fn what_leads_only_down_is_no_circle() {
     let files = [
         ("operator/a.rs", "use super::b::B;\nuse self::inner::I;\npub mod inner;"),

@@ -1,6 +1,6 @@
 //! Reads Rust just well enough to know which paths a file names.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{FORBIDDEN, HINTS, LAYERS, MAX_LINES, MAX_RECONCILE_LINES, SHARED_ADAPTER, STATES_FACTS};
 
@@ -112,7 +112,12 @@ impl Source {
 
     /// Imports from one file or folder to another beside it, as pairs of module names with the folder they share. An
     /// import of something inside a folder counts as one of the folder.
-    pub(super) fn sibling_imports(&self, modules: &BTreeSet<String>) -> Vec<(String, String)> {
+    /// An import of a name that the folder re-exports counts as one of the file that the name is from.
+    pub(super) fn sibling_imports(
+        &self,
+        modules: &BTreeSet<String>,
+        re_exports: &BTreeMap<String, String>,
+    ) -> Vec<(String, String)> {
         let mut found = Vec::new();
         for path in self.paths.iter().filter(|path| path.len() > 1 && path[0] == "crate") {
             let target = path.get(1..).unwrap_or_default();
@@ -127,11 +132,31 @@ impl Source {
                 continue;
             }
             let (from, to) = (self.module[..=common].join("::"), target[..=common].join("::"));
-            if modules.contains(&to) {
-                found.push((from, to));
-            }
+            let to = if modules.contains(&to) {
+                Some(&to)
+            } else {
+                re_exports.get(&to).filter(|to| **to != from)
+            };
+            found.extend(to.map(|to| (from, to.clone())));
         }
         found
+    }
+
+    /// The names that this file re-exports from its children, with the child that each is from.
+    pub(super) fn re_exports(&self) -> Vec<(String, String)> {
+        let statements = self.code.split(';').filter_map(|text| {
+            let start = text.find("pub use ").or_else(|| text.find("pub(crate) use "))?;
+            text[start..].split_once("use ").map(|(_, tree)| tree)
+        });
+        let trees = statements.flat_map(|tree| paths(&tokens(tree).0));
+        trees
+            .map(|path| path.into_iter().skip_while(|part| part == "self").collect::<Vec<_>>())
+            .filter(|path| path.len() > 1)
+            .map(|path| {
+                let below = |name: &str| format!("{}::{name}", self.name());
+                (below(&path[path.len() - 1]), below(&path[0]))
+            })
+            .collect()
     }
 
     pub(super) fn too_long(&self) -> Option<String> {

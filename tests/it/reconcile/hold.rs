@@ -1,11 +1,11 @@
 //! While runs fail, the last good bundle stays in its ConfigMap, whoever removes it, or status says that it does not.
 
 use kube::api::DeleteParams;
-use policy_operator_harness::cosign::{Keys, Kind};
+use policy_operator_harness::cosign::{Format, Keys, Kind, sign};
 use rstest::rstest;
 use serde_json::json;
 
-use super::{Arena, bytes, condition};
+use super::{Arena, bytes, condition, with};
 
 /// Delivers `app`, then makes every further run fail for want of the tag.
 async fn failing(name: &str) -> Arena {
@@ -66,6 +66,34 @@ async fn what_is_deleted_after_a_restart_comes_back_from_the_registry() {
         .await;
     assert_eq!(arena.bundle("app").await, bytes("one"));
     assert_eq!(condition(&arena.get("app").await, "Ready").reason, "ImageNotFound");
+}
+
+/// A key that was compromised is deleted. What it admitted is in memory still, and must not come back.
+#[tokio::test]
+async fn what_a_deleted_key_admitted_is_not_put_back() {
+    let arena = Arena::open("hold-deleted-key").await;
+    let pushed = arena.push("1.0.0", "one").await;
+    let keys = Keys::generate(Kind::P256).await.expect("keys");
+    sign(&keys, arena.registry(), &pushed.pinned, Format::Bundle)
+        .await
+        .expect("signed");
+    arena.create_secret("key", "cosign.pub", &keys.public_pem).await;
+    let key = json!({ "secretRef": { "name": "key", "key": "cosign.pub" } });
+    let verify = json!({ "verify": { "authorities": [{ "name": "release", "key": key }] } });
+    arena.deliver("app", with(arena.spec("1.0.0"), &verify)).await;
+    let delete = DeleteParams::default();
+    arena.secrets().delete("key", &delete).await.expect("deleted");
+    // A change of the spec asks for a run, which meets the absent key.
+    arena.patch("app", json!({ "spec": { "interval": "7m" } })).await;
+    arena.not_ready("app", "ReferenceNotFound").await;
+    arena
+        .config_maps()
+        .delete("app-bundle", &delete)
+        .await
+        .expect("deleted");
+    let lost = |object: &_| super::status_of(object, "Delivered") == Some("False");
+    arena.until("app", "is not delivered", lost).await;
+    assert!(arena.config_maps().get_opt("app-bundle").await.expect("read").is_none());
 }
 
 /// The image was delivered without a signature. Now the spec asks for one; in one case its key is not even there.
