@@ -107,8 +107,11 @@ pub(super) async fn open<R: Registry>(
     revision: &Verified<ImageRevision>,
 ) -> Result<Verified<PolicyManifest>, AcquireError> {
     let (repository, access) = (&revision.value().repository, source.access());
-    let raw = fetch(registry, repository, revision.value().digest, access).await?;
-    let opened = revision.open(&raw.media_type, &raw.bytes);
+    let opened = {
+        // Gone before the next is waited for: it may be megabytes.
+        let raw = fetch(registry, repository, revision.value().digest, access).await?;
+        revision.open(&raw.media_type, &raw.bytes)
+    };
     match opened.map_err(AcquireError::OpenManifest)? {
         Opened::Image(manifest) => Ok(manifest),
         Opened::Index(child) => {

@@ -4,30 +4,24 @@
 //! them: among the referrers of the digest (Sigstore bundles, the default since cosign 3) and under the tag
 //! `sha256-<hex>.sig` (before that).
 
-use std::io::Read as _;
+mod piece;
 
+use self::piece::{BUNDLE_LAYER, Listed, PAYLOAD_LAYER, Piece};
 use super::blocking::{BlockingWork, Interrupted};
 use super::ports::{ManifestName, RawManifest, Registry, RegistryError};
 use super::reason::{Classify, Disposition, Reason};
 use crate::domain::access::RegistryAccess;
-use crate::domain::artifact::{self, DOCKER_INDEX, Descriptor, OCI_INDEX};
-use crate::domain::bundle::Content;
+use crate::domain::artifact::{self, DOCKER_INDEX, OCI_INDEX};
 use crate::domain::digest::Digest;
 use crate::domain::reference::Tag;
 use crate::domain::revision::ImageRevision;
 use crate::domain::source::ImageSource;
-use crate::domain::trust::{Evidence, MAX_BUNDLE_BYTES, MAX_PAYLOAD_BYTES, TrustError, TrustPolicy, Verified};
+use crate::domain::trust::{TrustError, TrustPolicy, Verified};
 
 /// Most pieces of evidence that are fetched in one stage.
 pub const MAX_EVIDENCE: usize = 50;
 /// Most bytes of evidence that are fetched in one stage.
 pub const MAX_EVIDENCE_BYTES: u64 = 8 << 20;
-
-/// The layer that is a Sigstore bundle.
-const BUNDLE_LAYER: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
-/// The layer that is a simple-signing payload, and the annotation that is its signature.
-const PAYLOAD_LAYER: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
-const SIGNATURE: &str = "dev.cosignproject.cosign/signature";
 
 /// Where signatures are looked for, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -39,11 +33,11 @@ pub enum Stage {
 }
 
 /// What a stage found.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct Gathered {
     /// The evidence, in the registry's order.
-    pub evidence: Vec<Evidence>,
-    /// Why something that is listed could not be had. Then `evidence` can still prove the revision, but nothing can be
+    pub pieces: Vec<Piece>,
+    /// Why something that is listed could not be had. Then `pieces` can still prove the revision, but nothing can be
     /// concluded from what it lacks.
     pub missing: Option<RegistryError>,
 }
@@ -74,43 +68,59 @@ pub async fn verify<R: Registry>(
     policy: &TrustPolicy,
     blocking: &BlockingWork,
 ) -> Result<Verified<ImageRevision>, VerifyError> {
-    let mut known = Vec::new();
+    let mut verdict = policy.decide(revision, &[]);
     if *policy == TrustPolicy::NotConfigured {
-        return Ok(policy.decide(revision, &known)?);
+        return Ok(verdict?);
     }
-    let mut decision = None;
+    let mut pieces = Vec::new();
     for stage in [Stage::Bundles, Stage::Legacy] {
         let gathered = gather(registry, stage, source, revision).await?;
-        known.extend(gathered.evidence);
-        let (decided, evidence) = decide(blocking, policy, revision, known).await?;
-        known = evidence;
-        if let Ok(verified) = decided {
-            return Ok(verified);
+        pieces.extend(gathered.pieces);
+        let decision = decide(blocking, policy, revision, pieces).await?;
+        (verdict, pieces) = (decision.verdict, decision.pieces);
+        if verdict.is_ok() {
+            break;
         }
-        if let Some(error) = gathered.missing {
+        if let Some(error) = gathered.missing.or(decision.unreadable) {
             return Err(error.into());
         }
-        decision = Some(decided);
     }
-    decision
-        .unwrap_or_else(|| policy.decide(revision, &known))
-        .map_err(VerifyError::Untrusted)
+    Ok(verdict?)
 }
 
-/// Decides on a thread of its own: fifty signatures and as many large keys take seconds, which no other object on this
-/// thread should wait for.
+/// What the evidence so far comes to.
+struct Decision {
+    verdict: Result<Verified<ImageRevision>, TrustError>,
+    /// Why a piece could not be read.
+    unreadable: Option<RegistryError>,
+    /// The evidence.
+    pieces: Vec<Piece>,
+}
+
+/// Reads the evidence and decides on a thread of its own: fifty signatures and as many large keys take seconds, which no
+/// other object on this thread should wait for. So few of these run at one time that all their evidence fits into memory.
 async fn decide(
     blocking: &BlockingWork,
     policy: &TrustPolicy,
     revision: &ImageRevision,
-    evidence: Vec<Evidence>,
-) -> Result<(Result<Verified<ImageRevision>, TrustError>, Vec<Evidence>), VerifyError> {
+    pieces: Vec<Piece>,
+) -> Result<Decision, Interrupted> {
     let (policy, revision) = (policy.clone(), revision.clone());
-    let decision = blocking.run(move |token| {
-        let decided = policy.decide_unless_cancelled(&revision, &evidence, token);
-        (decided, evidence)
-    });
-    Ok(decision.await?)
+    let decide = move |token: &_| {
+        let (mut evidence, mut unreadable) = (Vec::with_capacity(pieces.len()), None);
+        for piece in &pieces {
+            match piece.read() {
+                Ok(read) => evidence.push(read),
+                Err(error) => unreadable = Some(error.kind().to_string()),
+            }
+        }
+        Decision {
+            verdict: policy.decide_unless_cancelled(&revision, &evidence, token),
+            unreadable: unreadable.map(|cause| RegistryError::Storage { cause }),
+            pieces,
+        }
+    };
+    blocking.run(decide).await
 }
 
 /// Fetches the evidence of one stage.
@@ -152,12 +162,13 @@ impl<R: Registry> Gathering<'_, R> {
         // The artifact type is not looked at: behind a fallback tag, and on registries that made the list from the
         // manifest's configuration, it says nothing.
         let images = referrers
-            .iter()
+            .into_iter()
             .filter(|listed| ![OCI_INDEX, DOCKER_INDEX].contains(&listed.media_type.as_str()));
-        for listed in images.take(MAX_EVIDENCE) {
-            let name = ManifestName::Digest(listed.digest);
-            let layers = match self.registry.manifest(repository, &name, self.access).await {
-                Ok(manifest) => signature_layers(&listed.digest, &manifest, Some(digest)),
+        let images: Vec<Digest> = images.map(|listed| listed.digest).take(MAX_EVIDENCE).collect();
+        for image in images {
+            let name = ManifestName::Digest(image);
+            let listed = match self.registry.manifest(repository, &name, self.access).await {
+                Ok(manifest) => list(manifest, Some(digest), BUNDLE_LAYER),
                 Err(error) => {
                     if self.note(error) {
                         continue;
@@ -165,8 +176,8 @@ impl<R: Registry> Gathering<'_, R> {
                     break;
                 }
             };
-            for layer in layers.into_iter().filter(|layer| layer.media_type == BUNDLE_LAYER) {
-                if !self.add(&layer, MAX_BUNDLE_BYTES, Evidence::SigstoreBundle).await {
+            for piece in listed {
+                if !self.add(piece).await {
                     return Ok(());
                 }
             }
@@ -182,11 +193,8 @@ impl<R: Registry> Gathering<'_, R> {
             Err(RegistryError::NotFound { .. }) => return Ok(()),
             Err(error) => return Err(error),
         };
-        let layers = signature_layers(&manifest.digest, &manifest, None);
-        for layer in layers.into_iter().filter(|layer| layer.media_type == PAYLOAD_LAYER) {
-            let signature = layer.annotations.get(SIGNATURE).cloned().unwrap_or_default();
-            let evidence = |payload| Evidence::SimpleSigning { payload, signature };
-            if !self.add(&layer, MAX_PAYLOAD_BYTES, evidence).await {
+        for piece in list(manifest, None, PAYLOAD_LAYER) {
+            if !self.add(piece).await {
                 break;
             }
         }
@@ -194,21 +202,23 @@ impl<R: Registry> Gathering<'_, R> {
     }
 
     /// Fetches one piece of evidence; false where no more is to be fetched.
-    async fn add(&mut self, layer: &Descriptor, limit: usize, evidence: impl FnOnce(Vec<u8>) -> Evidence) -> bool {
-        let spent = self.bytes.saturating_add(layer.size);
-        if self.gathered.evidence.len() == MAX_EVIDENCE || layer.size <= limit as u64 && spent > MAX_EVIDENCE_BYTES {
+    async fn add(&mut self, listed: Listed) -> bool {
+        let is_too_large = listed.is_too_large();
+        let spent = self.bytes.saturating_add(listed.layer.size);
+        if self.gathered.pieces.len() == MAX_EVIDENCE || !is_too_large && spent > MAX_EVIDENCE_BYTES {
             return false;
         }
-        if layer.size > limit as u64 {
-            // Counted, so that the message does not say "no signature"; as no bytes at all it can prove nothing.
-            self.gathered.evidence.push(evidence(Vec::new()));
+        if is_too_large {
+            self.gathered.pieces.push(listed.piece(None));
             return true;
         }
         self.bytes = spent;
-        let blob = self.registry.blob(&self.revision.repository, layer, self.access).await;
-        match blob.and_then(|content| read(content.as_ref(), limit)) {
-            Ok(bytes) => {
-                self.gathered.evidence.push(evidence(bytes));
+        let blob = self
+            .registry
+            .blob(&self.revision.repository, &listed.layer, self.access);
+        match blob.await {
+            Ok(content) => {
+                self.gathered.pieces.push(listed.piece(Some(content)));
                 true
             }
             Err(error) => self.note(error),
@@ -230,26 +240,20 @@ impl<R: Registry> Gathering<'_, R> {
     }
 }
 
-/// The layers of a manifest that may be signatures; none where it cannot be read or refers to something else. Anyone who
-/// can push may list anything as a referrer, so what is listed wrongly is passed over.
-fn signature_layers(digest: &Digest, manifest: &RawManifest, subject: Option<&Digest>) -> Vec<Descriptor> {
-    match artifact::attachment(digest, &manifest.media_type, &manifest.bytes) {
+/// The evidence that a manifest lists in layers of this type; none where it cannot be read or refers to something else.
+/// Anyone who can push may list anything as a referrer, so what is listed wrongly is passed over.
+fn list(manifest: RawManifest, subject: Option<&Digest>, media_type: &str) -> Vec<Listed> {
+    let RawManifest {
+        digest,
+        media_type: header,
+        bytes,
+    } = manifest;
+    let layers = match artifact::attachment(&digest, &header, &bytes) {
         Ok((found, layers)) if subject.is_none() || found.as_ref() == subject => layers,
         _ => Vec::new(),
-    }
-}
-
-fn read(content: &dyn Content, limit: usize) -> Result<Vec<u8>, RegistryError> {
-    let mut bytes = Vec::new();
-    let read = content
-        .open()
-        .and_then(|reader| reader.take(limit as u64).read_to_end(&mut bytes));
-    match read {
-        Ok(_) => Ok(bytes),
-        Err(error) => Err(RegistryError::Storage {
-            cause: error.kind().to_string(),
-        }),
-    }
+    };
+    let layers = layers.into_iter().filter(|layer| layer.media_type == media_type);
+    layers.filter_map(Listed::of).collect()
 }
 
 impl Classify for VerifyError {

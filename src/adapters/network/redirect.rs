@@ -5,6 +5,9 @@ use reqwest::header::{HeaderMap, LOCATION};
 
 /// Most redirects followed for one request.
 pub(crate) const MAX_REDIRECTS: usize = 5;
+/// Longest URL that is followed; signed ones of blob stores have about 2000 bytes. Longer ones are not answered by some
+/// servers, and not even sent by HTTP libraries: whoever redirects to them could make the host of somebody else look dead.
+const MAX_URL_BYTES: usize = 8 << 10;
 
 /// The URL that the answer of `from` leads to, or why it is not followed.
 pub(crate) fn target(from: &Url, headers: &HeaderMap) -> Result<Url, &'static str> {
@@ -20,6 +23,9 @@ pub(crate) fn target(from: &Url, headers: &HeaderMap) -> Result<Url, &'static st
         return Err("a redirect with a user name in it, which is not followed");
     }
     to.set_fragment(None);
+    if to.as_str().len() > MAX_URL_BYTES {
+        return Err("a redirect to a URL of more than 8 KiB, which is not followed");
+    }
     Ok(to)
 }
 
@@ -62,6 +68,15 @@ mod tests {
     #[case::no_host("https://")]
     fn does_not_follow(#[case] location: &str) {
         assert!(follow(HERE, location).is_err());
+    }
+
+    #[test]
+    fn a_long_url_is_not_held_against_the_host_it_names() {
+        let location = |length: usize| format!("https://store.example/{}", "x".repeat(length));
+        assert!(follow(HERE, &location(4000)).is_ok());
+        assert!(follow(HERE, &location(MAX_URL_BYTES)).is_err());
+        let encoded = format!("https://store.example/{}", "\"".repeat(4000));
+        assert!(follow(HERE, &encoded).is_err(), "three bytes for each");
     }
 
     #[rstest]

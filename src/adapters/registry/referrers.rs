@@ -24,6 +24,8 @@ const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const MAX_REFERRERS: usize = 50;
 /// Most pages they may be spread over.
 const MAX_PAGES: usize = 10;
+/// Longest media type. Source: RFC 6838, section 4.2: twice 127 characters and a slash.
+const MAX_MEDIA_TYPE_BYTES: usize = 255;
 
 #[derive(serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -106,14 +108,31 @@ fn parse(media_type: &str, body: &[u8]) -> Result<Vec<Descriptor>, &'static str>
     if !is_index || index.schema_version != 2 {
         return Err("the list of referrers is no image index");
     }
+    // What is longer is no media type, and would be kept while the next page is waited for.
+    let is_media_type = |text: &String| text.len() <= MAX_MEDIA_TYPE_BYTES;
     let descriptor = |entry: Entry| Descriptor {
-        media_type: entry.media_type,
+        media_type: Some(entry.media_type).filter(is_media_type).unwrap_or_default(),
         digest: entry.digest,
         size: entry.size,
-        artifact_type: entry.artifact_type,
+        artifact_type: entry.artifact_type.filter(is_media_type),
         // The list's own, which say nothing that the manifests do not: the manifests are what is read.
         annotations: BTreeMap::new(),
     };
     let entries = index.manifests.unwrap_or_default().complete().map_err(|_| TOO_MANY)?;
     Ok(entries.into_iter().map(descriptor).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_is_too_long_for_a_media_type_is_not_kept() {
+        let text = "x".repeat(MAX_MEDIA_TYPE_BYTES + 1);
+        let listed = json!({ "mediaType": text, "digest": Digest::of(b""), "size": 1, "artifactType": text });
+        let index = json!({ "schemaVersion": 2, "manifests": [listed] }).to_string();
+        let found = parse(INDEX, index.as_bytes()).unwrap();
+        assert_eq!((found[0].media_type.as_str(), &found[0].artifact_type), ("", &None));
+    }
 }

@@ -54,7 +54,12 @@ pub(super) fn child(index: Vec<Entry>) -> Result<Descriptor, ManifestError> {
     let mut candidates: Vec<Descriptor> = Vec::new();
     for entry in index.into_iter().filter(Entry::is_candidate) {
         if candidates.iter().all(|known| known.digest != entry.descriptor.digest) {
-            candidates.push(entry.descriptor);
+            // Texts of any length, which nobody asks for again.
+            candidates.push(Descriptor {
+                artifact_type: None,
+                annotations: BTreeMap::new(),
+                ..entry.descriptor
+            });
         }
     }
     match candidates.len() {

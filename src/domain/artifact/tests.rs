@@ -54,6 +54,23 @@ fn annotations_are_cut_before_they_are_kept() {
     assert!(annotations.values().all(|value| *value == whole));
 }
 
+/// They would be in memory while a registry takes its time with the manifest.
+#[test]
+fn nothing_is_kept_of_an_index_but_what_its_child_is_fetched_by() {
+    let mut child = descriptor(OCI_MANIFEST);
+    child["annotations"] = json!({ "title": "x".repeat(1000) });
+    child["artifactType"] = "x".repeat(1000).into();
+    let Ok(Opened::Index(child)) = open(&index(&[child])) else {
+        panic!("an index");
+    };
+    let Descriptor {
+        artifact_type,
+        annotations,
+        ..
+    } = child.value().descriptor();
+    assert_eq!((artifact_type, annotations.len()), (&None, 0));
+}
+
 #[test]
 fn annotations_that_a_status_can_show_are_kept_whole() {
     let value = "ä".repeat(MAX_ANNOTATION_CHARACTERS);

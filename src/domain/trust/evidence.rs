@@ -16,7 +16,7 @@ pub const MAX_PAYLOAD_BYTES: usize = 64 << 10;
 /// Largest Sigstore bundle that is read, in bytes; real ones have 1 to 10 KiB.
 pub const MAX_BUNDLE_BYTES: usize = 1 << 20;
 /// Longest signature that is read, in base64 characters; RSA of 8192 bits has 1368.
-const MAX_SIGNATURE_CHARS: usize = 4096;
+pub const MAX_SIGNATURE_CHARS: usize = 4096;
 
 /// What cosign signs images as. Any other predicate is a statement *about* the image (an SBOM, a scan), and whoever may
 /// make those may not thereby release it.

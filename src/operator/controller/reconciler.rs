@@ -160,7 +160,13 @@ async fn restore_after_failure<P: Ports>(
     };
     let state = &mut state.config_map;
     if state.last_good.is_none() {
-        let recovered = restore::recover(object, &context.objects, context.options, &context.pipeline, slot);
+        let Context {
+            objects,
+            options,
+            pipeline,
+            ..
+        } = context;
+        let recovered = restore::recover(object, state.delivered, objects, *options, pipeline, slot);
         state.last_good = tokio::time::timeout(RESTORE_TIMEOUT, recovered)
             .await
             .unwrap_or_default();

@@ -44,6 +44,7 @@ pub async fn deliver<P: Ports>(
             previous.prune(gate).await?;
         }
     }
+    state.delivered = Some(*plan.revision.digest());
     if summary.is_none() && reported(status) != Some(wanted) {
         summary = Some(
             pipeline

@@ -9,6 +9,7 @@ use super::dereference::ObjectReader;
 use super::outcome::{StepError, VerifiedPlan};
 use super::validate::{OperatorOptions, Plan};
 use super::{plan, resolve_and_verify};
+use crate::domain::digest::Digest;
 use crate::domain::source::Source;
 use crate::operator::api::spec::PolicyImage;
 use crate::operator::delivery::ConfigMapDelivery;
@@ -22,18 +23,19 @@ use crate::pipeline::ports::Ports;
 /// The last good bundle of an object that this process has delivered nothing for: after a restart, or where another
 /// policy admitted what it remembers.
 ///
-/// Status says which digest it was, and is believed in nothing else: the digest is looked for in the repository of the
-/// spec, and verified by the policy of the spec as it is now. Nothing where that fails; a key that is absent admits
-/// nothing.
+/// The digest is that of `delivered`, where a run of this process found everything in place, or else the one in status,
+/// which is believed in nothing else: the digest is looked for in the repository of the spec, and verified by the policy
+/// of the spec as it is now. Nothing where that fails; a key that is absent admits nothing.
 pub async fn recover<P: Ports, O: ObjectReader>(
     object: &PolicyImage,
+    delivered: Option<Digest>,
     objects: &O,
     options: OperatorOptions,
     pipeline: &Pipeline<P>,
     slot: &mut Slot,
 ) -> Option<LastGood> {
     let target = recorded_target(object)?;
-    let digest = object.status.as_ref()?.source.as_ref()?.digest.parse().ok()?;
+    let digest = delivered.or_else(|| recorded_digest(object))?;
     let plan = plan(object, objects, options).await.ok()?;
     let Source::Image(image) = &plan.source;
     let source = Source::Image(image.pinned(digest));
@@ -102,6 +104,11 @@ pub async fn restore_changed(
     {
         tracing::info!(config_map = target.name, "restored what another client changed");
     }
+}
+
+/// Which revision status says was delivered last.
+fn recorded_digest(object: &PolicyImage) -> Option<Digest> {
+    object.status.as_ref()?.source.as_ref()?.digest.parse().ok()
 }
 
 /// Where status says that the last good bundle is; none where nothing was delivered yet.

@@ -1,6 +1,8 @@
+use super::piece::SIGNATURE;
 use super::*;
-use crate::domain::artifact::OCI_MANIFEST;
+use crate::domain::artifact::{Descriptor, OCI_MANIFEST};
 use crate::domain::trust::testing::{authority, bundle, legacy, revision, sign_statement, signer, statement, trusting};
+use crate::domain::trust::{Evidence, MAX_BUNDLE_BYTES, MAX_SIGNATURE_CHARS};
 use crate::pipeline::in_memory_registry::{InMemoryRegistry, Method};
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -256,5 +258,67 @@ async fn many_and_large_pieces_are_cut_off() {
     let found = gather(&case.registry, Stage::Bundles, &case.source(), &case.revision)
         .await
         .unwrap();
-    assert_eq!((found.evidence.len(), case.registry.calls(Method::Blob)), (9, 8));
+    assert_eq!((found.pieces.len(), case.registry.calls(Method::Blob)), (9, 8));
+}
+
+#[test]
+fn nothing_but_the_signature_is_kept_of_a_manifest_while_its_pieces_are_fetched() {
+    let layer = |media_type: &str, signature: &str| {
+        let text = "x".repeat(1000);
+        json!({
+            "mediaType": media_type, "digest": Digest::of(b"1"), "size": 1, "artifactType": text,
+            "annotations": { "other": text, SIGNATURE: signature },
+        })
+    };
+    let too_long = "A".repeat(MAX_SIGNATURE_CHARS + 1);
+    let layers = [
+        layer(PAYLOAD_LAYER, "c2ln"),
+        layer("text/plain", ""),
+        layer(PAYLOAD_LAYER, &too_long),
+    ];
+    let manifest = json!({ "schemaVersion": 2, "mediaType": OCI_MANIFEST, "layers": layers }).to_string();
+    let manifest = RawManifest {
+        digest: Digest::of(manifest.as_bytes()),
+        media_type: OCI_MANIFEST.to_owned(),
+        bytes: manifest.into_bytes(),
+    };
+    let listed = list(manifest, None, PAYLOAD_LAYER);
+    let large: Vec<bool> = listed.iter().map(Listed::is_too_large).collect();
+    assert_eq!(large, [false, true]);
+    for Listed { layer, .. } in &listed {
+        assert_eq!((&layer.artifact_type, layer.annotations.len()), (&None, 0));
+    }
+    assert!(format!("{listed:?}").len() < 1000);
+}
+
+/// What was on disk and is there no more.
+#[derive(Debug)]
+struct Evicted;
+
+impl crate::domain::bundle::Content for Evicted {
+    fn size(&self) -> u64 {
+        1
+    }
+
+    fn open(&self) -> std::io::Result<Box<dyn std::io::Read + Send>> {
+        Err(std::io::ErrorKind::NotFound.into())
+    }
+}
+
+#[tokio::test]
+async fn evidence_that_cannot_be_read_is_no_lack_of_signatures() {
+    let case = Case::new();
+    let layer = Descriptor {
+        media_type: BUNDLE_LAYER.to_owned(),
+        digest: Digest::of(b"1"),
+        size: 1,
+        artifact_type: None,
+        annotations: BTreeMap::new(),
+    };
+    let piece = Listed::of(layer).unwrap().piece(Some(std::sync::Arc::new(Evicted)));
+    let policy = trusting(&case.pair);
+    let decision = decide(&BlockingWork::default(), &policy, &case.revision, vec![piece]).await;
+    let decision = decision.unwrap();
+    assert!(decision.verdict.is_err());
+    assert!(matches!(decision.unreadable, Some(RegistryError::Storage { .. })));
 }

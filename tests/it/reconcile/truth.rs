@@ -38,6 +38,33 @@ async fn a_bundle_that_status_and_annotations_vouch_for_is_replaced_by_the_verif
         .await;
 }
 
+/// Whoever may write status could else have an older bundle delivered again, as soon as runs fail.
+#[tokio::test]
+async fn an_older_bundle_that_status_names_is_not_put_in_place_of_the_one_that_was_found() {
+    let mut arena = Arena::open("truth-older").await;
+    arena.push("1.0.0", "one").await;
+    let older = arena.deliver("app", arena.spec("1.0.0")).await;
+    let newer = arena.push("2.0.0", "two").await;
+    let image = |arena: &Arena, tag: &str| json!({ "spec": { "image": arena.spec(tag)["image"] } });
+    arena.patch("app", image(&arena, "2.0.0")).await;
+    arena.delivers("app", &newer.digest).await;
+    arena.restart().await;
+    arena.run_again("app").await;
+
+    let status = json!({ "status": {
+        "source": older.data["status"]["source"], "bundle": older.data["status"]["bundle"],
+    } });
+    let parameters = PatchParams::default();
+    let images = arena.images();
+    images
+        .patch_status("app", &parameters, &Patch::Merge(status))
+        .await
+        .expect("patched");
+    arena.patch("app", image(&arena, "9.9.9")).await;
+    arena.not_ready("app", "ImageNotFound").await;
+    assert_eq!(arena.bundle("app").await, bytes("two"));
+}
+
 /// A status that speaks about an older version says so by its generation; it is written all the same.
 #[tokio::test]
 async fn an_object_whose_labels_never_rest_has_conditions() {

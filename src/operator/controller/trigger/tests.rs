@@ -47,6 +47,7 @@ impl Case {
                 config_map: ConfigMapState {
                     applied: Some(applied),
                     last_good: None,
+                    delivered: None,
                 },
                 last_run: Some(LastRun {
                     request,

@@ -17,6 +17,8 @@ pub struct ConfigMapState {
     pub applied: Option<AppliedConfigMap>,
     /// The bundle that was delivered last, to be delivered again where somebody removes it.
     pub last_good: Option<LastGood>,
+    /// The digest of the revision that the last good run found or put there.
+    pub delivered: Option<Digest>,
 }
 
 /// A ConfigMap as we left it.

@@ -28,6 +28,7 @@ fn previous(recorded: Option<&str>, applied: Option<&str>) -> Vec<String> {
     let state = ConfigMapState {
         applied: applied.map(config_map),
         last_good: None,
+        delivered: None,
     };
     let previous = previous_config_maps(&target(), status.as_ref(), &state);
     previous.into_iter().map(|previous| previous.name).collect()
