@@ -1,6 +1,6 @@
-//! Proves a revision: asks the registry for its signatures, and the trust policy for its verdict.
+//! Verifies a revision: fetches its signatures from the registry, and checks them against the trust policy.
 //!
-//! Nothing of the image itself is downloaded before. Signatures are looked for in the two places where cosign puts
+//! Nothing of the image itself is downloaded before. Signatures are looked up in the two places where cosign stores
 //! them: among the referrers of the digest (Sigstore bundles, the default since cosign 3) and under the tag
 //! `sha256-<hex>.sig` (before that).
 
@@ -29,7 +29,7 @@ const BUNDLE_LAYER: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 const PAYLOAD_LAYER: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
 const SIGNATURE: &str = "dev.cosignproject.cosign/signature";
 
-/// Where signatures are looked for, in this order.
+/// Where signatures are looked up, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Stage {
     /// Sigstore bundles that refer to the digest.
@@ -43,12 +43,12 @@ pub enum Stage {
 pub struct Gathered {
     /// The evidence, in the registry's order.
     pub evidence: Vec<Evidence>,
-    /// Why something that is listed could not be had. Then `evidence` can still prove the revision, but nothing can be
-    /// concluded from what it lacks.
+    /// Why something that is listed could not be fetched. Then `evidence` can still verify the revision, but nothing
+    /// can be concluded from what it lacks.
     pub missing: Option<RegistryError>,
 }
 
-/// Why a revision is not proved.
+/// Why a revision is not verified.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum VerifyError {
     /// Signatures could not be looked up, so nothing is known about them.
@@ -57,16 +57,16 @@ pub enum VerifyError {
     /// The policy is not satisfied.
     #[error(transparent)]
     Untrusted(#[from] TrustError),
-    /// The thread that decided did not come back.
+    /// The thread that checked the signatures did not complete.
     #[error("checking the signatures was interrupted")]
     Interrupted(#[from] Interrupted),
 }
 
-/// Proves `revision` by `policy`.
+/// Verifies `revision` against `policy`.
 ///
 /// # Errors
-/// [`VerifyError`]. "The registry cannot tell" is never taken for "there is no signature", nor for a reason to be content
-/// with another form of signature.
+/// [`VerifyError`]. "The lookup failed" is never taken for "there is no signature", nor for a reason to accept another
+/// form of signature.
 pub async fn verify<R: Registry>(
     registry: &R,
     source: &ImageSource,
@@ -97,8 +97,8 @@ pub async fn verify<R: Registry>(
         .map_err(VerifyError::Untrusted)
 }
 
-/// Decides on a thread of its own: fifty signatures and as many large keys take seconds, which no other object on this
-/// thread should wait for.
+/// Decides on a thread of its own: fifty signatures and as many large keys take seconds, and no other object on this
+/// thread should wait for that.
 async fn decide(
     blocking: &BlockingWork,
     policy: &TrustPolicy,
@@ -116,7 +116,7 @@ async fn decide(
 /// Fetches the evidence of one stage.
 ///
 /// # Errors
-/// [`RegistryError`] where the registry cannot say what there is.
+/// [`RegistryError`] where the registry cannot list the evidence.
 pub async fn gather<R: Registry>(
     registry: &R,
     stage: Stage,
@@ -149,7 +149,7 @@ impl<R: Registry> Gathering<'_, R> {
     async fn bundles(&mut self) -> Result<(), RegistryError> {
         let ImageRevision { repository, digest, .. } = self.revision;
         let referrers = self.registry.referrers(repository, digest, self.access).await?;
-        // The artifact type is not looked at: behind a fallback tag, and on registries that made the list from the
+        // The artifact type is ignored: behind a fallback tag, and on registries that made the list from the
         // manifest's configuration, it says nothing.
         let images = referrers
             .iter()
@@ -200,7 +200,7 @@ impl<R: Registry> Gathering<'_, R> {
             return false;
         }
         if layer.size > limit as u64 {
-            // Counted, so that the message does not say "no signature"; as no bytes at all it can prove nothing.
+            // Counted, so that the message does not say "no signature"; without any bytes it can match no key.
             self.gathered.evidence.push(evidence(Vec::new()));
             return true;
         }
@@ -215,8 +215,8 @@ impl<R: Registry> Gathering<'_, R> {
         }
     }
 
-    /// Takes down that a listed piece could not be had; false where asking for the next would be no use. The first
-    /// error stays: whoever can push to the repository could add broken pieces to hide what is wrong.
+    /// Records that a listed piece could not be fetched; false where fetching the next would be no use. The first error
+    /// stays: whoever can push to the repository could add broken pieces to hide what is wrong.
     fn note(&mut self, error: RegistryError) -> bool {
         let only_this_piece = matches!(
             error,
@@ -230,8 +230,8 @@ impl<R: Registry> Gathering<'_, R> {
     }
 }
 
-/// The layers of a manifest that may be signatures; none where it cannot be read or refers to something else. Anyone who
-/// can push may list anything as a referrer, so what is listed wrongly is passed over.
+/// The layers of a manifest that may be signatures; none where it cannot be read or refers to something else. Anyone
+/// who can push may list anything as a referrer, so what is listed wrongly is skipped.
 fn signature_layers(digest: &Digest, manifest: &RawManifest, subject: Option<&Digest>) -> Vec<Descriptor> {
     match artifact::attachment(digest, &manifest.media_type, &manifest.bytes) {
         Ok((found, layers)) if subject.is_none() || found.as_ref() == subject => layers,
@@ -298,7 +298,7 @@ impl Classify for TrustError {
 
     fn disposition(&self) -> Disposition {
         match self {
-            // In a pipeline the signature follows the push by seconds.
+            // In a CI pipeline the signature follows the push by seconds.
             Self::Unsigned { .. } | Self::Cancelled => Disposition::Retry,
             Self::Mismatch { .. } => Disposition::Stalled,
         }
