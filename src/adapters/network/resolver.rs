@@ -7,7 +7,7 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use super::egress::EgressPolicy;
 
-/// All addresses of a name are refused. Nothing in it tells which they are.
+/// All addresses of a name are refused. The message does not reveal them.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("no address that may be reached")]
 pub(crate) struct RefusedAddress;

@@ -1,8 +1,8 @@
-//! Bodies, held to a limit.
+//! Response bodies, limited in size.
 //!
-//! Many requests may wait for an answer at one time, so the limit of one body does not bound memory. A body that is larger
-//! than any honest one waits until few others of its kind are in memory; whoever sends such bodies slowly holds up only
-//! others that do.
+//! Many requests may wait for an answer at one time, so the limit of one body does not bound memory. A body that is
+//! larger than any honest one waits until few others of its kind are in memory; a registry that sends such bodies
+//! slowly delays only others that do.
 
 use reqwest::Response;
 use tokio::sync::Semaphore;
