@@ -1,7 +1,7 @@
-//! The use cases that every program shares, and the ports they need from the outside.
+//! The use cases that every program shares, and the ports they need.
 //!
-//! **Architecture invariant:** nothing here knows HTTP, Git, Kubernetes or files. What is outside is asked through a
-//! trait in [`ports`], in the words of [`crate::domain`].
+//! **Architecture invariant:** nothing here knows HTTP, Git, Kubernetes or files. External systems are reached through
+//! a trait in [`ports`], in the terms of [`crate::domain`].
 
 pub mod acquire;
 pub mod blocking;
@@ -31,18 +31,18 @@ use resolve::ResolveError;
 use single_flight::{CacheName, CacheObserver, CachedResult, SingleFlight};
 use verify::VerifyError;
 
-/// Most answers that are kept of each kind.
+/// Most cached results of each kind.
 const CAPACITY: u64 = 10_000;
-/// Most bytes of manifests that are kept, about.
+/// Most bytes of cached manifests, about.
 const MANIFESTS_CAPACITY_BYTES: u64 = 16 << 20;
-/// Most bytes of memory that kept bundles take, about; their content is elsewhere.
+/// Most bytes of memory that cached bundles take, about; their content is on disk.
 const BUNDLES_CAPACITY_BYTES: u64 = 16 << 20;
 
-/// Resolve, verify and acquire, each done once for all objects that ask the same thing.
+/// Resolve, verify and acquire, each done once for all objects that need the same result.
 ///
-/// Every result is kept under the [`AccessKey`] of whoever earned it, so nothing of one tenant reaches another. A
-/// verification is also kept under the fingerprint of the trust policy, and a bundle under that of the policy that
-/// admitted it, so it is never stronger or weaker than what its object asked for.
+/// Every result is cached under the [`AccessKey`] that obtained it, so nothing of one tenant reaches another. A
+/// verification is also cached under the fingerprint of the trust policy, and a bundle under that of the policy that
+/// admitted it, so it is never stronger or weaker than what its object requires.
 pub struct Pipeline<P> {
     ports: P,
     limits: Limits,
@@ -50,15 +50,16 @@ pub struct Pipeline<P> {
     resolutions: SingleFlight<(AccessKey, Selection), ImageRevision, ResolveError>,
     verifications: SingleFlight<ContentKey, Verified<ImageRevision>, VerifyError>,
     manifests: SingleFlight<ContentKey, Arc<Verified<PolicyManifest>>, AcquireError>,
-    /// By the most that could be delivered too, so that what one object refuses as too large is not refused for others.
+    /// Also by the largest size that could be delivered, so that what is too large for one object is not refused for
+    /// others.
     bundles: SingleFlight<(ContentKey, u64), Acquired, AcquireError>,
 }
 
-/// Who may have what a digest names, and by which trust policy.
+/// Who may have the content of a digest, and by which trust policy.
 type ContentKey = (AccessKey, Digest, Option<Digest>);
 
 impl<P: Ports> Pipeline<P> {
-    /// A pipeline that asks `ports`, reads bundles within `limits` and tells `observer` how much work it saves.
+    /// A pipeline over `ports` that reads bundles within `limits` and reports cache hits and misses to `observer`.
     #[must_use]
     pub fn new(ports: P, limits: Limits, observer: &Arc<dyn CacheObserver>) -> Self {
         Self {
@@ -77,7 +78,7 @@ impl<P: Ports> Pipeline<P> {
         }
     }
 
-    /// Which content `source` means, as of `not_before` or later.
+    /// The revision that `source` resolves to, as of `not_before` or later.
     pub async fn resolve(&self, source: &Source, not_before: Instant) -> CachedResult<Revision, ResolveError> {
         let Source::Image(image) = source;
         let key = (image.access().key(image.repository()), image.selection().clone());
@@ -88,7 +89,7 @@ impl<P: Ports> Pipeline<P> {
             .map(Revision::Image)
     }
 
-    /// Verifies that `revision` satisfies `policy`. What was verified stays verified; a refusal is looked up again.
+    /// Verifies that `revision` satisfies `policy`. What was verified stays verified; a refusal is checked again.
     ///
     /// # Errors
     /// [`VerifyError`].
@@ -141,7 +142,7 @@ impl<P: Ports> Pipeline<P> {
         let (Source::Image(source), image) = (source, revision.image());
         let (registry, manifest) = (self.ports.registry(), Arc::unwrap_or_clone(manifest));
         let work = acquire::acquire(registry, source, manifest, self.limits, largest, &self.blocking);
-        // The bytes may have made room for others on disk meanwhile.
+        // The blob may have been evicted from disk meanwhile.
         let usable = |acquired: &Acquired| acquired.bundle.value().is_available();
         self.bundles
             .get_or_retry(

@@ -1,5 +1,5 @@
-//! What every program of this crate is made of: logs, listening, health, process metrics, signals, arguments, and the
-//! set-up of adapters.
+//! What every program of this crate needs: logs, listening, health, process metrics, signals, arguments, and the set-up
+//! of adapters.
 //!
 //! **Architecture invariant:** nothing here knows Kubernetes, or one of the programs.
 

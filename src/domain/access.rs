@@ -32,7 +32,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Everything one object says about how to reach registries.
+/// How one object reaches registries.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RegistryAccess {
     /// Its pull secrets, in kubelet's order.
@@ -79,11 +79,11 @@ pub struct ClientCertificate {
     pub key_pem: Secret,
 }
 
-/// A fingerprint of *who asks what where*: the repository, the credentials that apply to it and the transport settings.
+/// A fingerprint of *who accesses what, and how*: the repository, the credentials for it and the transport settings.
 ///
-/// **Security invariant:** whatever is kept in memory or on disk about a repository is kept under its access key, so that
-/// an answer that one tenant's credentials earned is never given to another tenant, and a registry that one tenant
-/// controls cannot name another tenant's private content by digest and have it served from our cache.
+/// **Security invariant:** everything cached in memory or on disk about a repository is cached under its access key, so
+/// that a result that one tenant's credentials obtained is never given to another tenant, and a registry that one
+/// tenant controls cannot name another tenant's private content by digest and have it served from our cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AccessKey(Digest);
 

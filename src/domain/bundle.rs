@@ -1,4 +1,4 @@
-//! OPA bundles: reading them within limits, and what we learn from it.
+//! OPA bundles: reading them within limits, and what is found in them.
 //!
 //! A bundle is `bundle.tar.gz` as `opa build` writes it. It is delivered byte for byte and never unpacked here; it is
 //! read once, as a stream, to refuse what could hurt its consumers or mean something else to them than to us.
@@ -32,9 +32,9 @@ pub trait Content: std::fmt::Debug + Send + Sync {
     /// Starts reading at the first byte.
     ///
     /// # Errors
-    /// Whatever the store says.
+    /// The error of the store.
     fn open(&self) -> io::Result<Box<dyn io::Read + Send>>;
-    /// Is told that the bytes are not what they should be, so that they are not handed out again.
+    /// Marks the bytes as corrupt, so that they are not handed out again.
     fn discard(&self) {}
 }
 
@@ -71,7 +71,7 @@ impl Default for Limits {
     }
 }
 
-/// What reading a bundle tells.
+/// What is found in a bundle.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BundleFacts {
     /// The digest of the `bundle.tar.gz` bytes: the *content identity*.

@@ -1,10 +1,10 @@
-//! How long work hears that nobody waits for it any more.
+//! Cancellation of long work on threads.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Asked from time to time by work that takes long on a thread of its own, where dropping a future ends nothing. Clones
-/// are one token; a new one is not cancelled.
+/// Polled from time to time by long work on a thread of its own, where dropping a future ends nothing. Clones are one
+/// token; a new one is not cancelled.
 #[derive(Debug, Clone, Default)]
 pub struct CancellationToken(Arc<AtomicBool>);
 
@@ -13,7 +13,7 @@ pub struct CancellationToken(Arc<AtomicBool>);
 pub struct DropGuard(CancellationToken);
 
 impl CancellationToken {
-    /// Whether the work is to stop.
+    /// Whether the work should stop.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.0.load(Ordering::Relaxed)

@@ -3,8 +3,8 @@
 //! The syntax is that of Go's `path.Match`, by which kubelet compares hosts: `*` is any run of characters, `?` any one,
 //! `[a-z]` and `[^a-z]` one of a class, and a backslash takes away the meaning of what follows it.
 //!
-//! **Security invariant:** the pattern is the only state. Nothing is compiled, so a pattern costs the memory of its text,
-//! and to match takes at most as many steps as pattern and text have bytes, multiplied.
+//! **Security invariant:** the pattern is the only state. Nothing is compiled, so a pattern costs the memory of its
+//! text, and to match takes at most as many steps as pattern and text have bytes, multiplied.
 
 /// Longest pattern, in bytes: a host has at most 253, a port 6, and the rest is room for a path.
 pub const MAX_GLOB_BYTES: usize = 300;
@@ -39,8 +39,8 @@ impl Glob {
     #[must_use]
     pub fn matches(&self, text: &str) -> bool {
         let (mut pattern, mut text) = (self.0.as_bytes(), text.as_bytes());
-        // After the last `*`: the rest of the pattern, and the text behind what the `*` has taken so far. An earlier `*`
-        // never has to be looked at again, for whatever it could give up, the later one can take.
+        // After the last `*`: the rest of the pattern, and the text behind what the `*` has taken so far. An earlier
+        // `*` never has to be revisited, for whatever it could give up, the later one can take.
         let mut resume: Option<(&[u8], &[u8])> = None;
         loop {
             match (element(pattern, text.first().copied().unwrap_or_default()), text) {

@@ -1,4 +1,4 @@
-//! What to follow in a repository: a digest, a tag, or a range of versions.
+//! The source of a policy: a digest, a tag, or a range of versions in a repository.
 
 use std::fmt;
 
@@ -23,7 +23,7 @@ pub struct ImageSource {
     access: RegistryAccess,
 }
 
-/// Which content of the repository is meant.
+/// Which content of the repository is selected.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Selection {
     /// Exactly this manifest.
@@ -34,7 +34,7 @@ pub enum Selection {
     Range(VersionRange),
 }
 
-/// Why image and range do not make a source.
+/// Why image and range do not form a source.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SourceError {
     /// A tag or digest beside a range.
@@ -96,7 +96,7 @@ impl ImageSource {
         &self.repository
     }
 
-    /// What is meant in it.
+    /// Which content of it is selected.
     #[must_use]
     pub fn selection(&self) -> &Selection {
         &self.selection
@@ -162,8 +162,8 @@ impl fmt::Display for VersionRange {
     }
 }
 
-/// Rewrites comparators to what the `semver` crate reads: commas between them, no space after an operator, and `=` before
-/// a version without one (that crate would read `1.2.3` as `^1.2.3`).
+/// Rewrites comparators to what the `semver` crate reads: commas between them, no space after an operator, and `=`
+/// before a version without one (that crate would read `1.2.3` as `^1.2.3`).
 fn comparators(text: &str) -> String {
     let mut rewritten = String::with_capacity(text.len() + 8);
     let mut operator_pending = false;

@@ -1,4 +1,4 @@
-//! Who is trusted to say that a policy may run, and the proof that they said so.
+//! Whose signatures allow a policy to run, and verified values.
 
 mod error;
 mod evidence;
@@ -21,14 +21,14 @@ pub use key::{MAX_KEYS, MAX_PEM_BYTES, PublicKey, PublicKeyError};
 pub const MAX_AUTHORITIES: usize = 16;
 /// Longest name of an authority, in bytes.
 pub const MAX_NAME_BYTES: usize = 63;
-/// Most checks of one signature by one key in one decision: fifty signatures with forty keys, or eight with all 256. They
-/// take up to two seconds, where all keys are of the slowest kind.
+/// Most checks of one signature by one key in one decision: fifty signatures with forty keys, or eight with all 256.
+/// They take up to two seconds, where all keys are of the slowest kind.
 pub const MAX_SIGNATURE_CHECKS: usize = 2000;
 
-/// A value, and the proof of why it may be delivered.
+/// A value that may be delivered, and the verification that says why.
 ///
-/// **Security invariant:** there is no way to make one but [`TrustPolicy::decide`], and no way to turn one into another
-/// but by a function of [`crate::domain`] that checks the digest which binds the two.
+/// **Security invariant:** only [`TrustPolicy::decide`] creates one, and only a function of [`crate::domain`] that
+/// checks the digest which binds the two turns one into another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verified<T> {
     value: T,
@@ -38,7 +38,7 @@ pub struct Verified<T> {
 /// Why a [`Verified`] value may be delivered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verification {
-    /// The object asks for no verification, and its status says so.
+    /// The object requires no verification, and its status says so.
     NotConfigured,
     /// Enough authorities signed the digest.
     Signed {
@@ -50,7 +50,7 @@ pub enum Verification {
 }
 
 impl Verification {
-    /// The fingerprint of the policy that was satisfied; none where nothing was asked for.
+    /// The fingerprint of the policy that was satisfied; none where nothing was required.
     #[must_use]
     pub fn trust_digest(&self) -> Option<&Digest> {
         match self {
@@ -66,12 +66,12 @@ impl<T> Verified<T> {
         &self.value
     }
 
-    /// The proof.
+    /// The verification.
     pub fn verification(&self) -> &Verification {
         &self.verification
     }
 
-    /// Carries the proof over to a value that the caller has bound to this one by digest.
+    /// Carries the verification over to a value that the caller has bound to this one by digest.
     pub(in crate::domain) fn bind<U>(&self, value: U) -> Verified<U> {
         Verified {
             value,
@@ -101,11 +101,11 @@ impl Verified<Revision> {
 pub struct Authority {
     /// The name in the spec and in status.
     pub name: String,
-    /// Any one of these keys speaks for the authority.
+    /// Any one of these keys may sign for the authority.
     pub keys: Vec<PublicKey>,
 }
 
-/// What an object demands before its policy may be delivered.
+/// What an object requires before its policy may be delivered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TrustPolicy {
     /// Nothing.
@@ -125,11 +125,11 @@ pub struct SignaturePolicy {
 }
 
 impl TrustPolicy {
-    /// Demands that at least `minimum_matches` of the authorities signed.
+    /// Requires that at least `minimum_matches` of the authorities signed.
     ///
     /// # Errors
-    /// [`TrustPolicyError`]: no authority or too many, a name that is empty, too long or used twice, an authority without
-    /// keys or with too many, a key of two authorities, no match asked for, or more than there are authorities.
+    /// [`TrustPolicyError`]: no authority or too many, a name that is empty, too long or used twice, an authority
+    /// without keys or with too many, a key of two authorities, no match required, or more than there are authorities.
     pub fn signed_by(authorities: Vec<Authority>, minimum_matches: usize) -> Result<Self, TrustPolicyError> {
         if authorities.is_empty() || authorities.len() > MAX_AUTHORITIES {
             return Err(TrustPolicyError::CountAuthorities {
@@ -138,7 +138,7 @@ impl TrustPolicy {
         }
         if minimum_matches == 0 || minimum_matches > authorities.len() {
             return Err(TrustPolicyError::MinimumMatches {
-                asked: minimum_matches,
+                required: minimum_matches,
                 authorities: authorities.len(),
             });
         }
@@ -163,7 +163,7 @@ impl TrustPolicy {
         }
     }
 
-    /// Decides whether `evidence` proves `revision`. Takes up to a few hundred microseconds per signature and key, of
+    /// Decides whether `evidence` verifies `revision`. Takes up to a few hundred microseconds per signature and key, of
     /// which it tries [`MAX_SIGNATURE_CHECKS`] pairs.
     ///
     /// # Errors
@@ -176,7 +176,7 @@ impl TrustPolicy {
         self.decide_unless_cancelled(revision, evidence, &CancellationToken::default())
     }
 
-    /// The same, and stops between two signatures where nobody waits for the decision any more.
+    /// The same, and stops between two signatures when it is cancelled.
     ///
     /// # Errors
     /// [`TrustError`].
@@ -188,7 +188,7 @@ impl TrustPolicy {
     ) -> Result<Verified<ImageRevision>, TrustError> {
         let verification = match self {
             Self::NotConfigured => Verification::NotConfigured,
-            Self::Signed(policy) => policy.prove(revision, evidence, token)?,
+            Self::Signed(policy) => policy.verify(revision, evidence, token)?,
         };
         Ok(Verified {
             value: revision.clone(),
@@ -198,7 +198,7 @@ impl TrustPolicy {
 }
 
 impl SignaturePolicy {
-    fn prove(
+    fn verify(
         &self,
         revision: &ImageRevision,
         evidence: &[Evidence],
@@ -296,7 +296,7 @@ impl Authority {
     }
 }
 
-/// The same for every order of authorities and keys, which changes nothing of what is demanded.
+/// The same for every order of authorities and keys, which changes nothing of what is required.
 fn policy_digest(authorities: &[Authority], minimum_matches: usize) -> Digest {
     let mut members: Vec<Vec<String>> = authorities
         .iter()

@@ -1,9 +1,6 @@
-//! The way to the API server.
+//! The connection to the API server.
 
-#![expect(
-    clippy::disallowed_methods,
-    reason = "where the API server is, is said by the environment"
-)]
+#![expect(clippy::disallowed_methods, reason = "the environment says where the API server is")]
 
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::Path;
@@ -25,15 +22,15 @@ pub(super) use self::time_limit::WATCH_START_LIMIT;
 
 mod time_limit;
 
-/// How long a connection is quiet before the other side is asked whether it is still there. A watch is quiet for minutes,
-/// and a network that drops packets without a word would leave it so.
+/// How long a connection is quiet before keepalive probes are sent. A watch is quiet for minutes, and on a network that
+/// drops packets silently it would stay so.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
-/// How often it is asked, and how many times in vain.
+/// The interval of keepalive probes, and how many may go unanswered.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_RETRIES: u32 = 3;
 
-/// Why there is no way to the API server.
+/// Why the API server cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// The file given by `--kubeconfig`.
@@ -90,7 +87,7 @@ pub(super) fn client(config: Config) -> Result<Client, ConnectError> {
     build(config).map_err(|error| ConnectError::Client(Box::new(error)))
 }
 
-/// The stack of kube's own builder, with connections that notice when the other side is gone.
+/// The stack of kube's own builder, with connections that notice when the server is gone.
 fn build(config: Config) -> kube::Result<Client> {
     if config.proxy_url.is_some() {
         // Only kube knows how to reach a proxy, or says which of its features that would need.
@@ -134,7 +131,7 @@ pub(super) async fn addresses(config: &Config) -> Result<Vec<SocketAddr>, Connec
     }
 }
 
-/// Whether the process is outside of a pod, so that its configuration's namespace is a person's and not its own.
+/// Whether the process is outside of a pod, so that its configuration's namespace is a user's and not its own.
 #[must_use]
 pub(super) fn is_outside(kubeconfig: Option<&Path>) -> bool {
     kubeconfig.is_some() || std::env::var_os("KUBERNETES_SERVICE_HOST").is_none()

@@ -31,10 +31,10 @@ use super::received::ConfigMapMetadata;
 use super::slot::{Slot, Slots};
 use crate::pipeline::ports::Ports;
 
-/// Runs under way for each that may be at work: what waits for a registry needs little but a connection.
+/// Runs under way per slot: a run that waits for a registry needs little but a connection.
 const IN_FLIGHT_PER_SLOT: usize = 16;
 
-/// How soon an object is run again whose run panicked before it could say so.
+/// How soon an object is run again whose run panicked before it could report it.
 const AFTER_PANIC: Duration = Duration::from_mins(1);
 
 /// The two watches of one namespace, or of all, filled by [`run`].
@@ -75,8 +75,8 @@ impl Watches {
     }
 }
 
-/// Runs objects until `stop`, then waits for the runs under way. Ends before `stop` only where a watch ended, which is a
-/// bug.
+/// Runs objects until `stop`, then waits for the runs under way. Ends before `stop` only where a watch ended, which is
+/// a bug.
 pub(super) async fn run<P: Ports>(watches: Vec<Watches>, context: Arc<Context<P>>, stop: impl Future<Output = ()>) {
     let queue = Arc::new(SharedQueue::new(context.concurrency * IN_FLIGHT_PER_SLOT));
     let slots = Slots::new(context.concurrency);
@@ -112,12 +112,12 @@ impl<P: Ports> Reconciler for PolicyImages<P> {
     async fn reconcile(&self, object: &NamespacedName, slot: Slot) -> Option<Duration> {
         let key = ObjectRef::new(&object.name).within(&object.namespace);
         let mut views = self.views.iter();
-        // Not there: deleted by now.
+        // Not in the store: deleted by now.
         let (found, objects, config_maps) =
             views.find_map(|(objects, maps)| Some((objects.get(&key)?, objects, maps)))?;
         let next = Box::pin(reconciler::reconcile(&found, &self.context, config_maps, slot)).await;
         if objects.get(&key).is_none() {
-            // Deleted during the run, which then remembered it once more.
+            // Deleted during the run, which then stored its state once more.
             self.context.states.forget(&object.namespace, &object.name);
             return None;
         }

@@ -1,4 +1,4 @@
-//! Where verified bundles go: one module for each kind of target.
+//! Delivery of verified bundles: one module for each kind of target.
 
 pub(super) mod config_map;
 

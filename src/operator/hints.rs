@@ -1,7 +1,7 @@
 //! What a person can do about an error, in the fields and flags of this program.
 //!
 //! Errors of the layers below state facts, because a command line shares them: they name no field and no flag. What
-//! follows from a fact for somebody who writes a `PolicyImage`, or runs the operator, is said here. Errors of the
+//! the author of a `PolicyImage`, or the operator's administrator, can do about a fact is said here. Errors of the
 //! operator's own steps name their fields themselves.
 
 use crate::domain::bundle::BundleError;
@@ -15,7 +15,7 @@ use crate::pipeline::verify::VerifyError;
 #[must_use]
 pub(super) fn of_resolve(error: &ResolveError) -> Option<String> {
     match error {
-        ResolveError::AskRegistry(error) => of_registry(error),
+        ResolveError::QueryRegistry(error) => of_registry(error),
         ResolveError::MatchRange { .. } => Some("push a version in it or widen 'spec.semver'".to_owned()),
     }
 }
@@ -86,7 +86,7 @@ mod tests {
         let host = "registry.example".to_owned();
         let error = RegistryError::NotAllowed { host };
         let hint = Some("see '--allow-registry'".to_owned());
-        assert_eq!(of_resolve(&ResolveError::AskRegistry(error.clone())), hint);
+        assert_eq!(of_resolve(&ResolveError::QueryRegistry(error.clone())), hint);
         assert_eq!(of_verify(&VerifyError::Lookup(error.clone())), hint);
         assert_eq!(of_acquire(&AcquireError::Fetch(error)), hint);
     }

@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 #[error("the object has no {0}")]
 pub struct MissingField(pub &'static str);
 
-/// Names one object for all time: an object that is created again under the same name has another UID.
+/// Identifies one object for all time: an object that is created again under the same name has another UID.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ObjectKey {
     /// Its namespace.

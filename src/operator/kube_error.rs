@@ -1,4 +1,4 @@
-//! What the API server's refusals mean to us.
+//! Errors of the API server, and how they are classified.
 
 use crate::pipeline::reason::{Classify, Disposition, Reason};
 
@@ -9,7 +9,7 @@ const MESSAGE_LIMIT: usize = 300;
 #[derive(Debug, thiserror::Error)]
 #[error("the API server did not {action}: {}", describe(answer))]
 pub struct KubeError {
-    /// What was asked, as in "apply ConfigMap 'x'".
+    /// What was requested, as in "apply ConfigMap 'x'".
     pub action: String,
     /// The answer.
     pub answer: Box<kube::Error>,
@@ -78,7 +78,7 @@ mod tests {
     use crate::pipeline::reason::chain;
 
     #[test]
-    fn an_answer_is_told_once() {
+    fn an_error_is_described_once() {
         let status = kube::core::Status::failure("you may not", "Forbidden").with_code(403);
         let error = KubeError::new("remove ConfigMap 'a'", kube::Error::Api(Box::new(status)));
         assert_eq!(
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn no_received_byte_is_told() {
+    fn no_received_byte_is_repeated() {
         let undecodable = serde_json::from_str::<u64>("\"canary\"").unwrap_err();
         assert!(undecodable.to_string().contains("canary"), "{undecodable}");
         assert_eq!(

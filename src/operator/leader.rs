@@ -1,20 +1,20 @@
 //! Leader election on a `coordination.k8s.io/v1` Lease, with the semantics of client-go, so that the two can share one.
 //!
 //! # Guarantees
-//! - A candidate takes somebody else's Lease only after it has watched it, unchanged, for the whole duration written in
-//!   it, by its own monotonic clock. Times written by others are never compared with the local clock, so no skew or step
-//!   of a clock steals a Lease.
+//! - A candidate takes another candidate's Lease only after it has seen it unchanged for the whole duration written in
+//!   it, by its own monotonic clock. Times written by others are never compared with the local clock, so no skew or
+//!   step of a clock steals a Lease.
 //! - Every write names the `resourceVersion` (or is a create), so of any number of candidates one wins.
-//! - The leader stops counting itself as leader one renew deadline after it *sent* its last successful renewal. The
-//!   renew deadline is shorter than the Lease, so it stops before anybody else can start, also when the API server hangs.
+//! - The leader considers its leadership lost one renew deadline after it *sent* its last successful renewal. The
+//!   renew deadline is shorter than the Lease, so it stops before another can start, also when the API server hangs.
 //!
 //! # Assumptions
-//! Monotonic clocks of all candidates run at about the same speed, and go on while the process is stopped (they do after
-//! `SIGSTOP`; a virtual machine that is suspended and resumed sees no time pass).
+//! Monotonic clocks of all candidates run at about the same speed, and go on while the process is stopped (they do
+//! after `SIGSTOP`; a virtual machine that is suspended and resumed sees no time pass).
 //!
 //! # Caveats
-//! A process that is stopped between [`LeaderHandle::holds`] and the write it guards writes late. Writes that must not be
-//! repeated out of order need their own precondition.
+//! A process that is stopped between [`LeaderHandle::holds`] and the write it guards writes late. Writes that must not
+//! be repeated out of order need their own precondition.
 
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::jiff::Timestamp;
@@ -34,7 +34,7 @@ mod lease;
 mod tests;
 mod timing;
 
-/// Why one request for the Lease failed. Tried again, until the renew deadline where there is one.
+/// Why one request for the Lease failed. Retried, until the renew deadline where there is one.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {
     /// The API server did not answer in time.
@@ -90,7 +90,7 @@ impl LeaderElection {
         }
     }
 
-    /// Waits until this candidate leads, however long that takes. API errors are logged and tried again.
+    /// Waits until this candidate leads, however long that takes. API errors are logged and retried.
     pub async fn acquire(&self) -> Leadership {
         let mut view = View::default();
         let mut waits_for = None;
@@ -109,7 +109,7 @@ impl LeaderElection {
         }
     }
 
-    /// One look at the Lease and, where `View` says so, one write.
+    /// One read of the Lease and, where `View` decides so, one write.
     async fn attempt(&self, view: &mut View) -> Result<Attempt, RequestError> {
         // A leader knows what it wrote last and does not read it again. After any failure it reads.
         let lease = match view.take_own() {
@@ -158,14 +158,14 @@ impl LeaderElection {
 
     fn warn(&self, error: &RequestError) {
         let error = chain(error);
-        tracing::warn!(lease = self.name, error, "leader election failed; trying again");
+        tracing::warn!(lease = self.name, error, "leader election failed; retrying");
     }
 }
 
-/// What one attempt found out.
+/// The result of one attempt.
 enum Attempt {
     /// We hold the Lease; `sent` is when the successful write was sent, so the server has it since then or later.
     Held { sent: Instant },
-    /// Somebody else does.
+    /// Another candidate does.
     HeldBy(String),
 }

@@ -1,4 +1,4 @@
-//! What Prometheus is told.
+//! The operator's Prometheus metrics.
 //!
 //! Names and labels are API: users alert on them. Every label value comes from an enum, so that no image, tenant or
 //! error text can make the number of series grow; a test holds each family to [`MAX_SERIES`].
@@ -58,15 +58,15 @@ pub enum Watched {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::VariantArray)]
 #[strum(serialize_all = "lowercase")]
 pub enum UnreadablePart {
-    /// It does not even say who it is.
+    /// Its identity.
     Metadata,
-    /// What is asked for.
+    /// The desired state.
     Spec,
-    /// What was reported.
+    /// The reported state.
     Status,
 }
 
-/// The status codes that people look for by themselves, and classes for the rest.
+/// The status codes that users look for one by one, and classes for the rest.
 const fn code_label(status: Option<u16>) -> &'static str {
     match status {
         None => "error",
@@ -158,7 +158,7 @@ impl Metrics {
         );
         own.register(
             "cache_requests",
-            "Questions to caches, by cache and result",
+            "Cache lookups, by cache and result",
             self.cache_requests.clone(),
         );
         own.register(
@@ -201,7 +201,7 @@ impl Metrics {
         }
     }
 
-    /// Says how many objects wait for a run.
+    /// Sets how many objects wait for a run.
     pub fn waiting(&self, objects: usize) {
         self.queued.set(i64::try_from(objects).unwrap_or(i64::MAX));
     }
@@ -211,18 +211,18 @@ impl Metrics {
         self.panics.inc();
     }
 
-    /// Says whether this replica leads.
+    /// Sets whether this replica leads.
     pub fn leads(&self, leads: bool) {
         self.leader.set(i64::from(leads));
     }
 
-    /// Says how many objects there are.
+    /// Sets how many objects there are.
     pub fn policy_images(&self, ready: u64, not_ready: u64) {
         self.policy_images.get_or_create(&[("ready", "true")]).set(ready);
         self.policy_images.get_or_create(&[("ready", "false")]).set(not_ready);
     }
 
-    /// Says how many watches of a kind have been failing for long.
+    /// Sets how many watches of a kind have been failing for long.
     pub fn watches_failing(&self, kind: Watched, count: u64) {
         self.watches_failing.get_or_create(&[("kind", kind.into())]).set(count);
     }
@@ -266,8 +266,8 @@ impl CacheObserver for Metrics {
     }
 }
 
-/// A run being measured. It is counted when this is dropped, so no way out of the run is forgotten: one that sets no
-/// ending (cancelled at the deadline, or a panic) counts as `Internal`.
+/// A run being measured. It is counted when this is dropped, so every way out of the run is covered: one that sets no
+/// outcome (cancelled at the deadline, or a panic) counts as `Internal`.
 #[derive(Debug)]
 #[must_use = "the run ends when this is dropped"]
 pub struct Run {
@@ -277,7 +277,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// Says how the run ended, and what happens next where it failed.
+    /// Sets how the run ended, and what happens next where it failed.
     pub fn ended(mut self, reason: Reason, failure: Option<Disposition>) {
         self.ending = (reason, failure);
     }

@@ -1,7 +1,7 @@
 //! Secrets, ConfigMaps and ServiceAccounts, read by name from the API server.
 //!
-//! Of each only what a spec needs is kept: the values of the keys that it names. The rest, which whoever may write the
-//! object chooses, neither takes memory nor makes the object unreadable.
+//! Of each only what a spec needs is kept: the values of the keys that it names. The rest, which is up to the object's
+//! author, neither takes memory nor makes the object unreadable.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,8 +17,8 @@ use super::received::{Body, Received};
 use super::reconcile::dereference::{ObjectReader, ReadError, Values};
 use crate::pipeline::single_flight::{self, SingleFlight};
 
-/// How many bytes of each kind are kept, and for how long, so that a thousand objects that name one Secret and are looked
-/// at together read it once.
+/// How many bytes of each kind are cached, and for how long, so that a thousand objects that name one Secret and are
+/// reconciled together read it once.
 const CAPACITY_BYTES: u64 = 8 << 20;
 const KEPT_FOR: Duration = Duration::from_secs(5);
 

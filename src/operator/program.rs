@@ -58,7 +58,7 @@ fn with_log(arguments: &LogArguments) -> Result<Flush, Failure> {
 fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let ended = runtime.block_on(work);
-    // A thread that still reads a bundle must not hold up the end of the program.
+    // A thread that still reads a bundle must not delay the end of the program.
     runtime.shutdown_background();
     ended
 }

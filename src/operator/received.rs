@@ -1,9 +1,9 @@
 //! Objects as an API server sends them, read so that nothing in them can make an answer unreadable.
 //!
-//! An API server accepts more than the types of clients do: whoever may write an object may give its managed fields or a
-//! condition a time in the year 9999 or with twelve digits of a second. A list is one answer. Read by those types, one
-//! such object hides all others. So only what is used is read, each part by itself, and the rest is passed over without
-//! being looked at.
+//! An API server accepts more than the types of clients do: whoever may write an object may give its managed fields or
+//! a condition a time in the year 9999 or with twelve digits of a second. A list is one answer. Read by those types,
+//! one such object hides all others. So only what is used is read, each part by itself, and the rest is passed over
+//! without being looked at.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -21,8 +21,8 @@ use serde_json::Value;
 
 /// An object of kind `K` of which the metadata and `B` were read.
 ///
-/// Of the metadata this is the name, namespace, UID, versions, labels, annotations, owners, who wrote to it, and whether
-/// it is being deleted; all else is empty.
+/// Of the metadata this is the name, namespace, UID, versions, labels, annotations, owners, who wrote to it, and
+/// whether it is being deleted; all else is empty.
 pub struct Received<K, B> {
     /// The metadata.
     pub metadata: ObjectMeta,
@@ -31,13 +31,13 @@ pub struct Received<K, B> {
     kind: PhantomData<fn() -> K>,
 }
 
-/// What is read of an object beside its metadata.
+/// The part of an object that is read beside its metadata.
 pub trait Body: DeserializeOwned + Clone + Send + Sync + 'static {
-    /// Whether the API server is asked for the metadata alone.
+    /// Whether only the metadata is requested from the API server.
     const METADATA_ONLY: bool = false;
 }
 
-/// Nothing but the metadata, and the API server is asked for nothing else.
+/// Nothing but the metadata, and nothing else is requested from the API server.
 #[derive(Deserialize, Clone)]
 pub(super) struct MetadataOnly {}
 
@@ -75,7 +75,7 @@ impl From<Received<ConfigMap, ConfigMapBody>> for ConfigMap {
     }
 }
 
-/// Whether an object says who it is. Without that nothing can be done about it.
+/// Whether an object has a complete identity. Without one nothing can be done about it.
 #[must_use]
 pub(super) fn is_identified(metadata: &ObjectMeta) -> bool {
     [

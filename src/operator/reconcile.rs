@@ -22,7 +22,7 @@ use dereference::ObjectReader;
 use outcome::{Failure, StepError, Success, VerifiedPlan};
 use validate::{OperatorOptions, Plan};
 
-/// What the object asks for, and by whose word: dereferences and validates its spec.
+/// The plan of the object: dereferences and validates its spec.
 ///
 /// # Errors
 /// The error of the step that failed.
@@ -36,7 +36,7 @@ pub async fn plan<O: ObjectReader>(
     Ok(validate::validate(object, &references, options)?)
 }
 
-/// What the plan is about, and whether it may be delivered. Needs no cluster: `render` does the same.
+/// The revision that the plan resolves to, verified. Needs no cluster: `render` does the same.
 ///
 /// # Errors
 /// The error of the step that failed.
@@ -56,7 +56,7 @@ pub async fn resolve_and_verify<P: Ports>(
     })
 }
 
-/// Brings every delivery to what was verified.
+/// Brings every delivery up to the verified revision.
 ///
 /// # Errors
 /// The error of the step that failed, with the verification.

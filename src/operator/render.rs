@@ -20,7 +20,7 @@ use crate::pipeline::ports::Ports;
 use crate::pipeline::reason::{Classify as _, Disposition, Reason};
 use manifests::Manifests;
 
-/// How it went over all objects; the worst counts.
+/// The result over all objects; the worst counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
     /// Every policy can be delivered.
@@ -32,8 +32,8 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// What a failure means to whoever renders. The operator waits for what others may push, sign or create; here that is
-    /// an answer, and the answer is no.
+    /// What a failure means to `render`. The operator waits for what others may push, sign or create; here its absence
+    /// is final, and the policy is refused.
     fn of(reason: Reason, disposition: Disposition) -> Self {
         match reason {
             Reason::ImageNotFound
@@ -71,7 +71,7 @@ pub enum RenderError {
     Json(#[from] serde_json::Error),
 }
 
-/// Renders every PolicyImage of `manifests` to `output`, and says on `problems` what went wrong.
+/// Renders every PolicyImage of `manifests` to `output`, and reports on `problems` what went wrong.
 ///
 /// # Errors
 /// [`RenderError`] where writing fails. A policy that is refused is a [`Verdict`], not an error.

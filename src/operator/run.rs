@@ -1,4 +1,4 @@
-//! `run`: puts the parts together, and takes them apart again.
+//! `run`: starts the parts of the operator, and shuts them down.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -44,26 +44,26 @@ const COUNT_EVERY: Duration = Duration::from_secs(15);
 /// Why the operator stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// There is no way to the API server.
+    /// The API server cannot be used.
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    /// The adapters cannot be made.
+    /// The adapters cannot be set up.
     #[error(transparent)]
     Setup(#[from] SetupError),
-    /// An address is taken.
+    /// An address cannot be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
     /// Signals cannot be received.
     #[error("signals cannot be received")]
     Signal(#[from] std::io::Error),
-    /// Nobody said where the Lease is.
+    /// The namespace of the Lease is not known.
     #[error("'--leader-elect' needs a namespace for its Lease: set '--leader-elect-namespace', or run in a pod")]
     FindLeaseNamespace,
     /// Another replica may lead now.
     #[error("leadership was lost, so this process stops before it writes again: {0}")]
     LeadershipLost(Loss),
-    /// A watch panicked. The rest could go on, but nobody would watch, and no probe would show it.
-    #[error("a watch ended by itself, which is a bug; this process stops so that it is started anew")]
+    /// A watch panicked. The rest could go on, but nothing would be watched, and no probe would show it.
+    #[error("a watch ended by itself, which is a bug; this process stops so that it is restarted")]
     ControllerExited,
 }
 

@@ -1,4 +1,4 @@
-//! The right to work, given back while a run waits for the network.
+//! The slots for runs at work, given back while a run waits for the network.
 
 use std::future::Future;
 use std::pin::pin;
@@ -19,8 +19,7 @@ use crate::pipeline::ports::Ports;
 /// As many runs as may be at work at one time: reading and writing Kubernetes objects, and computing.
 ///
 /// What is bounded is memory (a bundle is in it several times while it is written), processor time and the load of the
-/// API server. A run that waits for a registry costs none of these, and how long it waits is decided by whoever runs
-/// that registry.
+/// API server. A run that waits for a registry costs none of these, and how long it waits is up to that registry.
 #[derive(Debug, Clone)]
 pub(super) struct Slots(Arc<Semaphore>);
 
@@ -38,7 +37,7 @@ impl Slots {
         Self(Arc::new(Semaphore::new(count)))
     }
 
-    /// Waits for a slot. Whoever asked first is served first.
+    /// Waits for a slot, in order of arrival.
     pub(super) async fn take(&self) -> Slot {
         let mut slot = Slot {
             slots: self.clone(),
@@ -50,7 +49,7 @@ impl Slots {
 }
 
 impl Slot {
-    /// Waits for `wait` without the slot. One that is over at once, because a cache had the answer, keeps it.
+    /// Waits for `wait` without the slot. A wait that is over at once, because the result was cached, keeps it.
     ///
     /// Where this is dropped before its end, the run goes on without a slot until [`Slot::resume`].
     pub async fn release_during<F: Future>(&mut self, wait: F) -> F::Output {
@@ -64,7 +63,7 @@ impl Slot {
         output
     }
 
-    /// Takes the slot again where it was given back.
+    /// Acquires the slot again where it was given back.
     pub async fn resume(&mut self) {
         if self.permit.is_none() {
             // An error would mean that the semaphore was closed, which nothing does.
@@ -73,7 +72,7 @@ impl Slot {
     }
 }
 
-/// The pipeline, asked by a run that gives its slot back while it waits for the answer.
+/// The pipeline, used by a run that gives its slot back while it waits for the result.
 pub struct YieldingPipeline<'a, P> {
     pipeline: &'a Pipeline<P>,
     slot: &'a mut Slot,

@@ -1,4 +1,4 @@
-//! What objects say about themselves. Whoever learns something about an object hands it to the one [`StatusWriter`].
+//! The status of objects. Everything there is to report about an object goes through the one [`StatusWriter`].
 
 mod event;
 mod next;
@@ -24,16 +24,16 @@ pub(super) struct StatusWriter {
     reporter: Reporter,
 }
 
-/// What became of a status.
+/// The result of writing a status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Written {
     /// The object shows it, in this version where it had to be patched and the server counts versions.
     Shown(Option<u64>),
-    /// There is nobody to tell: the object is gone, or another replica may lead.
+    /// Not needed: the object is gone, or another replica may be the leader.
     Unneeded,
     /// The object is not the one that the run saw.
     Conflict,
-    /// The API server did not take it.
+    /// The API server did not accept it.
     Failed,
 }
 
@@ -44,8 +44,8 @@ impl StatusWriter {
         Self { gate, reporter }
     }
 
-    /// Says on `object` how a run ended: one patch, none where the status says it already, and an event where something
-    /// changed that a person should know.
+    /// Reports on `object` how a run ended: one patch, none where the status is up to date, and an event where
+    /// something changed that a user should know.
     pub(super) async fn write(&self, object: &PolicyImage, outcome: &Outcome) -> Written {
         let new = next(object, outcome, Timestamp::now());
         let old = object.status.clone().unwrap_or_default();
@@ -57,7 +57,8 @@ impl StatusWriter {
             Ok(None) => return Written::Shown(None),
             Err(error) => return failed(object, &kube::Error::SerdeError(error)),
         };
-        // Only the version of the answer is of use, and its managed fields may be such that no PolicyImage could be read.
+        // Only the resource version of the response is used, and its managed fields may be such that no PolicyImage
+        // decodes.
         let api: Api<Received<PolicyImage, MetadataOnly>> = Api::namespaced(client.clone(), &key.namespace);
         let patched = api
             .patch_status(&key.name, &patch::parameters(), &Patch::Merge(patch))

@@ -5,7 +5,7 @@ use kube::Client;
 use super::leader::LeaderHandle;
 use crate::pipeline::reason::{Classify, Disposition, Reason};
 
-/// Another replica may lead by now, so nothing more is written.
+/// Another replica may be the leader by now, so nothing more is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("this replica does not lead any more")]
 pub struct LeadershipLost;
@@ -20,9 +20,10 @@ impl Classify for LeadershipLost {
     }
 }
 
-/// Gives a client to whoever may write now. No run has another one, so none can forget to ask.
+/// Hands out the client only while this replica leads. A run has no other client, so it cannot skip the check.
 ///
-/// **Invariant:** ask again before each write. A run may have waited for a registry for longer than the Lease lasts.
+/// **Invariant:** call it again before each write. A run may have waited for a registry for longer than the Lease
+/// lasts.
 #[derive(Clone)]
 pub struct WriteGate {
     client: Client,

@@ -18,7 +18,7 @@ use crate::domain::trust::Verified;
 /// A bundle, and what its image says about it.
 #[derive(Debug, Clone)]
 pub struct Acquired {
-    /// The bundle, with the proof of the digest that led to it.
+    /// The bundle, with the verification of the digest that led to it.
     pub bundle: Verified<Bundle>,
     /// The image's annotations.
     pub annotations: Arc<BTreeMap<String, String>>,
@@ -41,36 +41,36 @@ impl Acquired {
     }
 }
 
-/// What is reported about a bundle: what reading it told, and what its image says about it.
+/// What is reported about a bundle: what was found in it, and what its image says about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BundleSummary {
-    /// What reading it told.
+    /// What was found in it.
     pub facts: Arc<BundleFacts>,
     /// The image's annotations.
     pub annotations: Arc<BTreeMap<String, String>>,
 }
 
-/// Why a verified digest does not give a bundle.
+/// Why a verified digest does not lead to a bundle.
 #[derive(Debug, thiserror::Error)]
 pub enum AcquireError {
-    /// The registry did not give what it was asked for.
+    /// The registry did not return what was requested.
     #[error(transparent)]
     Fetch(RegistryError),
     /// The manifest is not that of a policy image.
     #[error(transparent)]
     OpenManifest(ManifestError),
-    /// Too large for everything that it would be delivered to, or to be read at all. Nothing of it was fetched.
+    /// Too large for every delivery, or to be read at all. Nothing of it was fetched.
     #[error("the bundle has {size} bytes, and at most {limit} can be delivered")]
     LimitSize {
         /// The bundle's size, as its manifest says.
         size: u64,
-        /// What could be delivered.
+        /// The most that could be delivered.
         limit: u64,
     },
     /// The layer is not a bundle that may be delivered.
     #[error(transparent)]
     ReadBundle(BundleError),
-    /// The thread that read the bundle did not come back.
+    /// The thread that read the bundle did not complete.
     #[error("reading the bundle was interrupted")]
     Interrupted(#[from] Interrupted),
 }
@@ -130,8 +130,8 @@ pub(super) fn annotations_bytes(annotations: &BTreeMap<String, String>) -> usize
     bytes.sum()
 }
 
-/// Fetches the bundle that a verified manifest names, and reads it within `limits`. A bundle of more than `largest` bytes,
-/// which nothing could take, is not asked for.
+/// Fetches the bundle that a verified manifest names, and reads it within `limits`. A bundle of more than `largest`
+/// bytes, which nothing could take, is not requested.
 ///
 /// # Errors
 /// [`AcquireError`].
@@ -151,7 +151,7 @@ pub(super) async fn acquire<R: Registry>(
     }
     let content = registry.blob(source.repository(), &bundle, source.access()).await;
     let content = content.map_err(AcquireError::Fetch)?;
-    // Inflating megabytes would hold up every other object on this thread.
+    // Inflating megabytes would block every other object on this thread.
     let read = blocking.run(move |token| manifest.bundle(content, &limits, token));
     Ok(Acquired {
         bundle: read.await?.map_err(AcquireError::ReadBundle)?,

@@ -1,4 +1,4 @@
-//! Work that would hold up a thread of the runtime: checking signatures, reading archives.
+//! Work that would block a thread of the async runtime: checking signatures, reading archives.
 
 use std::sync::Arc;
 use std::thread::available_parallelism;
@@ -9,16 +9,16 @@ use crate::domain::cancellation::CancellationToken;
 
 /// Runs as many jobs at one time as there are processors, each on a thread of its own.
 ///
-/// A job holds its permit until it really ends, not until somebody stops waiting for it: whoever gives up and asks again
-/// would else have a second job beside the first, and a third. A job that nobody waits for is told to stop.
+/// A job holds its permit until it really ends, not until its caller stops waiting: a caller that gives up and retries
+/// would otherwise have a second job beside the first, and a third. A job that nobody waits for is cancelled.
 #[derive(Debug, Clone)]
 pub struct BlockingWork {
     permits: Arc<Semaphore>,
 }
 
-/// The job did not come back: it panicked, or the program ends.
+/// The job did not complete: it panicked, or the program ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a thread did not come back")]
+#[error("a blocking task did not complete")]
 pub struct Interrupted;
 
 impl Default for BlockingWork {
@@ -36,7 +36,7 @@ impl BlockingWork {
         }
     }
 
-    /// Waits for a permit and runs `job`, which is told through its token when nobody waits for it any more.
+    /// Waits for a permit and runs `job`, whose token is cancelled when nobody waits for it any more.
     ///
     /// # Errors
     /// [`Interrupted`].
@@ -69,27 +69,27 @@ mod tests {
     const NEVER: Duration = Duration::from_millis(50);
 
     #[tokio::test]
-    async fn a_job_that_nobody_waits_for_is_told_to_stop_and_keeps_its_permit_until_it_has() {
+    async fn a_job_that_nobody_waits_for_is_cancelled_and_keeps_its_permit_until_it_ends() {
         let work = BlockingWork::new(1);
-        let (told, hears) = mpsc::channel();
-        let (lets_go, waits) = mpsc::channel::<()>();
+        let (cancelled, observe_cancelled) = mpsc::channel();
+        let (release, wait_for_release) = mpsc::channel::<()>();
         let first = work.run(move |token| {
             while !token.is_cancelled() {
                 std::thread::yield_now();
             }
-            told.send(()).unwrap();
-            waits.recv().unwrap();
+            cancelled.send(()).unwrap();
+            wait_for_release.recv().unwrap();
         });
         assert!(tokio::time::timeout(NEVER, first).await.is_err());
-        hears.recv_timeout(SOON).unwrap();
+        observe_cancelled.recv_timeout(SOON).unwrap();
         assert!(tokio::time::timeout(NEVER, work.run(|_| ())).await.is_err());
-        lets_go.send(()).unwrap();
+        release.send(()).unwrap();
         let second = tokio::time::timeout(SOON, work.run(CancellationToken::is_cancelled)).await;
         assert_eq!(second.unwrap(), Ok(false));
     }
 
     #[tokio::test]
-    async fn a_panic_gives_the_permit_back() {
+    async fn a_panic_releases_the_permit() {
         let work = BlockingWork::new(1);
         assert_eq!(work.run(|_| panic!("on purpose")).await, Err::<(), _>(Interrupted));
         assert_eq!(work.run(|_| 1).await, Ok(1));

@@ -1,4 +1,4 @@
-//! What the errors of the domain are called, and what happens next.
+//! The reasons of the domain's errors, and what happens next.
 
 use super::reason::{Classify, Disposition, Reason};
 use crate::domain::artifact::ManifestError;

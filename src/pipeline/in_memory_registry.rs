@@ -61,7 +61,7 @@ impl Content for Bytes {
 }
 
 impl InMemoryRegistry {
-    /// Stores a manifest, which can then be asked for by its digest.
+    /// Stores a manifest, which can then be requested by its digest.
     #[expect(clippy::must_use_candidate, reason = "storing is what it is called for")]
     pub fn put_manifest(&self, repository: &Repository, media_type: &str, bytes: &[u8]) -> Digest {
         let digest = Digest::of(bytes);
@@ -100,7 +100,7 @@ impl InMemoryRegistry {
         });
     }
 
-    /// Makes a method fail from now on, or with none work again.
+    /// Makes a method fail from now on, or with `None` work again.
     pub fn fail(&self, method: Method, error: Option<RegistryError>) {
         let mut state = self.lock();
         match error {
@@ -124,7 +124,7 @@ impl InMemoryRegistry {
         change(state.repositories.entry(repository.clone()).or_default());
     }
 
-    /// Counts the call, fails where it shall, and else answers from what is stored.
+    /// Counts the call, fails if told to, and otherwise answers from what is stored.
     fn answer<T>(
         &self,
         method: Method,

@@ -1,4 +1,4 @@
-//! What the pipeline needs from the outside, in the words of the domain.
+//! What the pipeline needs from external systems, in the terms of the domain.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::domain::bundle::Content;
 use crate::domain::digest::Digest;
 use crate::domain::reference::{Repository, Tag};
 
-/// The outside systems of one program. The pipeline is generic over this one trait, however many ports there are.
+/// The external systems of one program. The pipeline is generic over this one trait, however many ports there are.
 pub trait Ports: Send + Sync + 'static {
     /// OCI registries.
     type Registry: Registry;
@@ -20,7 +20,7 @@ pub trait Ports: Send + Sync + 'static {
     fn registry(&self) -> &Self::Registry;
 }
 
-/// What names a manifest in a repository.
+/// How a manifest is addressed in a repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ManifestName {
     /// A tag: whatever it points at now.
@@ -41,7 +41,7 @@ impl std::fmt::Display for ManifestName {
 /// A manifest as the registry sent it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RawManifest {
-    /// The digest of `bytes`, computed by us; equal to the digest asked for where one was.
+    /// The digest of `bytes`, computed by us; equal to the requested digest if one was given.
     pub digest: Digest,
     /// The `Content-Type` of the answer without parameters, or empty.
     pub media_type: String,
@@ -51,7 +51,7 @@ pub struct RawManifest {
 
 /// An OCI registry, as far as pulling needs one.
 ///
-/// Implementations check every byte against the digest it is asked by, hold every answer to a limit, and never send
+/// Implementations check every byte against the requested digest, limit the size of every response, and never send
 /// credentials anywhere but to the registry and the token server it may name.
 pub trait Registry: Send + Sync + 'static {
     /// The digest that `tag` points at now.
@@ -78,7 +78,7 @@ pub trait Registry: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Vec<Tag>, RegistryError>> + Send;
 
     /// What refers to `digest`, by the referrers API or, where the registry has none, by the fallback tag; at most 50.
-    /// An empty list means that the registry answered and there is nothing; it never means "could not ask".
+    /// An empty list means that the registry answered and there is nothing; it never means that the lookup failed.
     fn referrers(
         &self,
         repository: &Repository,
@@ -95,9 +95,9 @@ pub trait Registry: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Arc<dyn Content>, RegistryError>> + Send;
 }
 
-/// Why a registry did not give what it was asked for. `Clone`, because one answer serves everyone who waits for it.
+/// Why a registry did not return what was requested. `Clone`, because one result serves everyone who waits for it.
 ///
-/// Messages name the host and what was asked for. They never hold a credential, a query string or a response body.
+/// Messages name the host and what was requested. They never contain a credential, a query string or a response body.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RegistryError {
     /// 404 for a tag, digest or repository.
@@ -129,11 +129,11 @@ pub enum RegistryError {
         credentials: &'static str,
     },
     /// 429, or 503 with `Retry-After`, after our own retries.
-    #[error("registry '{host}' limits the rate of requests; asked again in {} s", wait.as_secs())]
+    #[error("registry '{host}' limits the rate of requests; retried in {} s", wait.as_secs())]
     RateLimited {
         /// The registry's host.
         host: String,
-        /// How long it asked us to stay away; at least a second.
+        /// How long it asked us to wait; at least a second.
         wait: Duration,
     },
     /// 5xx, after our own retries.
@@ -149,9 +149,9 @@ pub enum RegistryError {
     /// No connection, or one that broke.
     #[error("registry '{host}' cannot be reached: {cause}")]
     Unreachable {
-        /// The host that was asked: the registry, its token server or its blob store.
+        /// The host: the registry, its token server or its blob store.
         host: String,
-        /// What the network said, without URLs.
+        /// What the network reported, without URLs.
         cause: String,
     },
     /// The TLS handshake failed.
@@ -159,7 +159,7 @@ pub enum RegistryError {
     Tls {
         /// The host.
         host: String,
-        /// What the TLS library said.
+        /// What the TLS library reported.
         cause: String,
     },
     /// The host leads to an address that the operator must not reach. The text is the same for every address.
@@ -174,16 +174,16 @@ pub enum RegistryError {
         /// The host.
         host: String,
     },
-    /// The bytes do not hash to the digest asked for.
+    /// The bytes do not hash to the requested digest.
     #[error("'{what}' from registry '{host}' has digest {actual}, not {expected}; nothing of it was used")]
     DigestMismatch {
         /// The registry's host.
         host: String,
         /// What was asked for.
         what: String,
-        /// The digest asked for.
+        /// The requested digest.
         expected: Digest,
-        /// The digest of what came.
+        /// The digest of what was received.
         actual: Digest,
     },
     /// Larger than the limit, by declaration or in fact.
@@ -209,7 +209,7 @@ pub enum RegistryError {
     /// Our own disk failed.
     #[error("the cache directory failed: {cause}")]
     Storage {
-        /// What the operating system said.
+        /// What the operating system reported.
         cause: String,
     },
     /// The system that this program runs on has no certificate authorities.
@@ -246,7 +246,8 @@ impl Classify for RegistryError {
     fn disposition(&self) -> Disposition {
         match self {
             Self::RateLimited { wait, .. } => Disposition::WaitFor(*wait),
-            // A tag is often applied before it is pushed, and a registry under attack or repair may mend itself.
+            // A PolicyImage is often applied before its tag is pushed, and a registry under attack or repair may
+            // recover.
             Self::NotFound { .. }
             | Self::Unavailable { .. }
             | Self::Unreachable { .. }

@@ -1,7 +1,7 @@
-//! What a failure is called, and what happens next.
+//! The reason of a failure, and what happens next.
 //!
-//! Every error of every step answers both questions through [`Classify`], by an exhaustive match, so a new error variant
-//! cannot be added without deciding them.
+//! Every error of every step answers both questions through [`Classify`], by an exhaustive match, so a new error
+//! variant cannot be added without deciding them.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use std::time::Duration;
     Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, strum::Display, strum::IntoStaticStr, strum::VariantArray,
 )]
 pub enum Reason {
-    /// The bundle is verified as asked and delivered.
+    /// The bundle is verified as required and delivered.
     Succeeded,
     /// `spec.suspend` is true.
     Suspended,
@@ -20,11 +20,11 @@ pub enum Reason {
     ProgressingWithRetry,
     /// `spec.verify` is absent.
     NotConfigured,
-    /// The spec says something that cannot be.
+    /// The spec contradicts itself or breaks a rule.
     InvalidSpec,
     /// A Secret, ConfigMap or ServiceAccount that the spec names is not there.
     ReferenceNotFound,
-    /// A Secret or ConfigMap that the spec names does not hold what it should.
+    /// A Secret or ConfigMap that the spec names does not contain what it should.
     ReferenceInvalid,
     /// `--require-verification` is set and the object has no `spec.verify`.
     VerificationRequired,
@@ -36,11 +36,11 @@ pub enum Reason {
     RegistryUnavailable,
     /// The registry's certificate is not trusted, or the TLS handshake failed.
     TlsFailed,
-    /// The registry asked for credentials, or did not take those it got.
+    /// The registry requires credentials, or did not accept the given ones.
     AuthenticationFailed,
     /// The credentials are known to the registry and do not allow pulling.
     AccessDenied,
-    /// The registry asked to come back later.
+    /// The registry limits the rate of requests.
     RateLimited,
     /// The registry has no such repository, tag or digest.
     ImageNotFound,
@@ -58,7 +58,7 @@ pub enum Reason {
     TooLarge,
     /// The image carries no signature.
     Unsigned,
-    /// Signatures are there, and none or too few are by the keys asked for.
+    /// Signatures are there, and none or too few are by the required keys.
     SignatureMismatch,
     /// A signature could not be looked up, so nothing is known about it.
     VerificationUnavailable,
@@ -87,15 +87,15 @@ impl Reason {
 /// What happens after a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Disposition {
-    /// Only a change of the spec, of something it names or of the image helps. Looked at again at the interval.
+    /// Only a change of the spec, of something it names or of the image helps. Checked again at the interval.
     Stalled,
-    /// It may pass by itself: try again, with exponential backoff per object.
+    /// It may pass by itself: retry, with exponential backoff per object.
     Retry,
-    /// Try again after at least this long, because the other side said so.
+    /// Retry after at least this long, because the server said so.
     WaitFor(Duration),
 }
 
-/// An error that says what it is called and what happens next.
+/// An error with a reason, which says what happens next.
 pub trait Classify: std::error::Error {
     /// The reason for conditions, events and metrics.
     fn reason(&self) -> Reason;

@@ -1,4 +1,4 @@
-//! Which content is meant, asked once per run.
+//! From a source to the one revision of a run.
 
 use super::ports::{Registry, RegistryError};
 use super::reason::{Classify, Disposition, Reason};
@@ -9,9 +9,9 @@ use crate::domain::source::{ImageSource, Selection};
 /// Why a source does not lead to content.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ResolveError {
-    /// The registry did not answer as hoped.
+    /// The registry could not be queried.
     #[error(transparent)]
-    AskRegistry(RegistryError),
+    QueryRegistry(RegistryError),
     /// No tag is in the range.
     #[error("none of the {count} tags of '{repository}' is in the range '{range}'")]
     MatchRange {
@@ -19,7 +19,7 @@ pub enum ResolveError {
         repository: Repository,
         /// The range.
         range: String,
-        /// How many tags were looked at.
+        /// How many tags there were.
         count: usize,
     },
 }
@@ -27,21 +27,21 @@ pub enum ResolveError {
 impl Classify for ResolveError {
     fn reason(&self) -> Reason {
         match self {
-            Self::AskRegistry(error) => error.reason(),
+            Self::QueryRegistry(error) => error.reason(),
             Self::MatchRange { .. } => Reason::NoMatchingTag,
         }
     }
 
     fn disposition(&self) -> Disposition {
         match self {
-            Self::AskRegistry(error) => error.disposition(),
+            Self::QueryRegistry(error) => error.disposition(),
             // As with a tag that is not there yet: a push may follow.
             Self::MatchRange { .. } => Disposition::Retry,
         }
     }
 }
 
-/// Resolves `source` with at most two questions to the registry, and none for a digest.
+/// Resolves `source` with at most two requests to the registry, and none for a digest.
 ///
 /// # Errors
 /// [`ResolveError`].
@@ -60,7 +60,7 @@ pub(super) async fn resolve<R: Registry>(registry: &R, source: &ImageSource) -> 
             let tags = registry
                 .tags(repository, access)
                 .await
-                .map_err(ResolveError::AskRegistry)?;
+                .map_err(ResolveError::QueryRegistry)?;
             range.highest(&tags).cloned().ok_or_else(|| ResolveError::MatchRange {
                 repository: repository.clone(),
                 range: range.to_string(),
@@ -71,7 +71,7 @@ pub(super) async fn resolve<R: Registry>(registry: &R, source: &ImageSource) -> 
     let digest = registry
         .resolve(repository, &tag, access)
         .await
-        .map_err(ResolveError::AskRegistry)?;
+        .map_err(ResolveError::QueryRegistry)?;
     Ok(ImageRevision {
         repository: repository.clone(),
         digest,

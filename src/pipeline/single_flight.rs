@@ -1,4 +1,4 @@
-//! Work that is done once for everyone who wants the same thing at about the same time.
+//! Work that is done once for all callers that need the same result at about the same time.
 
 use std::future::Future;
 use std::hash::Hash;
@@ -7,15 +7,15 @@ use std::time::{Duration, Instant};
 
 use moka::future::Cache;
 
-/// How long a failure is shared after it ended: long enough for objects that were created together, short enough that a
-/// mended registry is noticed by the next retry. It is not counted from its beginning: a failure that took longer than
-/// this, because a host hung, would be nobody's but the first one's, and all others would hang in turn.
+/// How long a failure is shared after it ended: long enough for objects that were created together, short enough that
+/// the next retry notices a recovered registry. It does not count from the start of the work: a failure that took
+/// longer than this, because a host hung, would not be shared at all, and every other caller would hang in turn.
 pub const FAILURE_SHARED_FOR: Duration = Duration::from_secs(2);
 
-/// Entries that nobody asked for in this time are dropped.
+/// Entries that were not requested in this time are dropped.
 const IDLE: Duration = Duration::from_hours(24);
 
-/// What an answer takes at least, with its key and its place: what is small must not be kept without number.
+/// What an entry takes at least, with its key: small results must not be cached without number.
 const ENTRY_BYTES: u32 = 512;
 
 /// The oldest moment from which a failure is still shared.
@@ -36,9 +36,9 @@ pub struct CachedResult<T, E> {
     pub ended: Instant,
 }
 
-/// Is told how often work was saved, for metrics.
+/// Observes cache hits and misses, for metrics.
 pub trait CacheObserver: Send + Sync {
-    /// A cache was asked; `hit` where no work was done for the answer.
+    /// A result was requested from a cache; `hit` where no work was done for it.
     fn requested(&self, cache: CacheName, hit: bool);
 }
 
@@ -46,9 +46,9 @@ pub trait CacheObserver: Send + Sync {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::VariantArray)]
 #[strum(serialize_all = "lowercase")]
 pub enum CacheName {
-    /// Which digest a tag or range means.
+    /// Which digest a tag or range resolves to.
     Resolution,
-    /// Whether a digest is signed as asked.
+    /// Whether a digest satisfies a trust policy.
     Verification,
     /// Which bundle a digest names.
     Bundle,
@@ -56,7 +56,7 @@ pub enum CacheName {
     Blob,
 }
 
-/// Tells nobody.
+/// Ignores everything.
 impl CacheObserver for () {
     fn requested(&self, _: CacheName, _: bool) {}
 }
@@ -82,8 +82,8 @@ impl<T: Clone, E> Clone for CachedResult<T, E> {
     }
 }
 
-/// A bounded map from questions to answers. Of those who ask the same question at the same time one works and the others
-/// wait; when that one is cancelled, another takes over.
+/// A bounded map from keys to results. Of those who request the same key at the same time one does the work and the
+/// others wait; when that one is cancelled, another takes over.
 pub struct SingleFlight<K, T, E> {
     answers: Cache<K, CachedResult<T, E>>,
     observer: Option<(CacheName, Arc<dyn CacheObserver>)>,
@@ -95,25 +95,25 @@ where
     T: Clone + Send + Sync + 'static,
     E: Send + Sync + 'static,
 {
-    /// Keeps at most `capacity` answers.
+    /// Caches at most `capacity` results.
     #[must_use]
     pub fn new(capacity: u64) -> Self {
         Self::keeping(Cache::builder().max_capacity(capacity).time_to_idle(IDLE).build())
     }
 
-    /// Keeps answers of at most `capacity` bytes in all, as `weigh` counts the good ones, none for longer than `kept_for`:
-    /// for secrets.
+    /// Caches results of at most `capacity` bytes in all, as `weigh` measures successes, none for longer than
+    /// `lifetime`: for secrets.
     #[must_use]
-    pub fn short_lived(capacity: u64, kept_for: Duration, weigh: impl Fn(&T) -> u32 + Send + Sync + 'static) -> Self {
+    pub fn short_lived(capacity: u64, lifetime: Duration, weigh: impl Fn(&T) -> u32 + Send + Sync + 'static) -> Self {
         let weigher = move |_: &K, answer: &CachedResult<T, E>| {
             let bytes = answer.outcome.as_ref().map_or(0, &weigh);
             bytes.saturating_add(ENTRY_BYTES)
         };
         let cache = Cache::builder().max_capacity(capacity).weigher(weigher);
-        Self::keeping(cache.time_to_live(kept_for).build())
+        Self::keeping(cache.time_to_live(lifetime).build())
     }
 
-    /// Keeps answers of at most `capacity` in all, as `weigh` counts the good ones.
+    /// Caches results of at most `capacity` in all, as `weigh` measures successes.
     #[must_use]
     pub fn weighed(capacity: u64, weigh: impl Fn(&T) -> u32 + Send + Sync + 'static) -> Self {
         let weigher = move |_: &K, answer: &CachedResult<T, E>| answer.outcome.as_ref().map_or(1, &weigh);
@@ -133,15 +133,15 @@ where
         }
     }
 
-    /// Tells `observer` about every request, under `name`.
+    /// Reports every request to `observer`, under `name`.
     #[must_use]
     pub fn observed(mut self, name: CacheName, observer: Arc<dyn CacheObserver>) -> Self {
         self.observer = Some((name, observer));
         self
     }
 
-    /// A good answer that began no earlier than `not_before`, or a bad one that ended no earlier: for what may change at
-    /// any time, such as a tag.
+    /// A success whose work began no earlier than `not_before`, or a failure that ended no earlier: for what may change
+    /// at any time, such as a tag.
     pub async fn get_since(
         &self,
         key: K,
@@ -155,11 +155,11 @@ where
         self.answer(key, work, outdated).await
     }
 
-    /// A good answer however old it is, or a bad one that ended no earlier than `not_before`: for what cannot change once
-    /// it is known, such as the content of a digest. A good answer that is not `usable` any more is worked out anew.
+    /// A success however old it is, or a failure that ended no earlier than `not_before`: for what cannot change once
+    /// it is known, such as the content of a digest. A success that is not `usable` any more is computed again.
     ///
     /// # Errors
-    /// Whatever the work came to.
+    /// The error of the work.
     pub async fn get_or_retry(
         &self,
         key: K,
@@ -174,7 +174,7 @@ where
         self.answer(key, work, outdated).await.outcome
     }
 
-    /// What the answers that are kept weigh.
+    /// The weight of all cached results.
     #[cfg(test)]
     pub(crate) async fn weight(&self) -> u64 {
         self.answers.run_pending_tasks().await;
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn those_who_ask_at_once_share_one_answer() {
+    async fn concurrent_callers_share_one_result() {
         let (shared, counter) = (shared(), AtomicU32::new(0));
         let now = Instant::now();
         let answers = futures::future::join_all((0..50).map(|_| shared.get_since("tag", now, count(&counter)))).await;
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_older_than_asked_for_is_worked_out_anew() {
+    async fn a_result_older_than_required_is_computed_again() {
         let (shared, counter) = (shared(), AtomicU32::new(0));
         let first = shared.get_since("tag", Instant::now(), count(&counter)).await;
         let second = shared.get_since("tag", first.started, count(&counter)).await;
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_good_answer_settles_and_a_bad_one_does_not() {
+    async fn a_success_is_final_and_a_failure_is_not() {
         let shared = shared();
         let ask = async |not_before, outcome: Result<u32, &str>| {
             let work = async { outcome.map_err(str::to_owned) };
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_good_answer_that_is_of_no_use_any_more_is_worked_out_anew() {
+    async fn a_success_that_is_not_usable_any_more_is_computed_again() {
         let shared = shared();
         let ask = async |usable: bool, value| {
             shared
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn when_the_one_who_works_is_cancelled_another_takes_over() {
+    async fn when_the_working_caller_is_cancelled_another_takes_over() {
         let (shared, counter) = (shared(), AtomicU32::new(0));
         let never = shared.get_since("tag", Instant::now(), std::future::pending());
         assert!(tokio::time::timeout(Duration::from_millis(20), never).await.is_err());

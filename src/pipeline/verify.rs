@@ -1,6 +1,6 @@
-//! Proves a revision: asks the registry for its signatures, and the trust policy for its verdict.
+//! Verifies a revision: fetches its signatures from the registry, and checks them against the trust policy.
 //!
-//! Nothing of the image itself is downloaded before. Signatures are looked for in the two places where cosign puts
+//! Nothing of the image itself is downloaded before. Signatures are looked up in the two places where cosign stores
 //! them: among the referrers of the digest (Sigstore bundles, the default since cosign 3) and under the tag
 //! `sha256-<hex>.sig` (before that).
 
@@ -42,7 +42,7 @@ pub struct Gathered {
     pub missing: Option<RegistryError>,
 }
 
-/// Why a revision is not proved.
+/// Why a revision is not verified.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum VerifyError {
     /// Signatures could not be looked up, so nothing is known about them.
@@ -51,16 +51,16 @@ pub enum VerifyError {
     /// The policy is not satisfied.
     #[error(transparent)]
     Untrusted(#[from] TrustError),
-    /// The thread that decided did not come back.
+    /// The thread that checked the signatures did not complete.
     #[error("checking the signatures was interrupted")]
     Interrupted(#[from] Interrupted),
 }
 
-/// Proves `revision` by `policy`.
+/// Verifies `revision` against `policy`.
 ///
 /// # Errors
-/// [`VerifyError`]. "The registry cannot tell" is never taken for "there is no signature", nor for a reason to be content
-/// with another form of signature.
+/// [`VerifyError`]. "The lookup failed" is never taken for "there is no signature", nor for a reason to accept another
+/// form of signature.
 pub async fn verify<R: Registry>(
     registry: &R,
     source: &ImageSource,
@@ -126,7 +126,7 @@ async fn decide(
 /// Fetches the evidence of one stage.
 ///
 /// # Errors
-/// [`RegistryError`] where the registry cannot say what there is.
+/// [`RegistryError`] where the registry cannot list the evidence.
 pub async fn gather<R: Registry>(
     registry: &R,
     stage: Stage,
@@ -159,7 +159,7 @@ impl<R: Registry> Gathering<'_, R> {
     async fn bundles(&mut self) -> Result<(), RegistryError> {
         let ImageRevision { repository, digest, .. } = self.revision;
         let referrers = self.registry.referrers(repository, digest, self.access).await?;
-        // The artifact type is not looked at: behind a fallback tag, and on registries that made the list from the
+        // The artifact type is ignored: behind a fallback tag, and on registries that made the list from the
         // manifest's configuration, it says nothing.
         let images = referrers
             .into_iter()
@@ -225,8 +225,8 @@ impl<R: Registry> Gathering<'_, R> {
         }
     }
 
-    /// Takes down that a listed piece could not be had; false where asking for the next would be no use. The first
-    /// error stays: whoever can push to the repository could add broken pieces to hide what is wrong.
+    /// Records that a listed piece could not be fetched; false where fetching the next would be no use. The first error
+    /// stays: whoever can push to the repository could add broken pieces to hide what is wrong.
     fn note(&mut self, error: RegistryError) -> bool {
         let only_this_piece = matches!(
             error,
@@ -302,7 +302,7 @@ impl Classify for TrustError {
 
     fn disposition(&self) -> Disposition {
         match self {
-            // In a pipeline the signature follows the push by seconds.
+            // In a CI pipeline the signature follows the push by seconds.
             Self::Unsigned { .. } | Self::Cancelled => Disposition::Retry,
             Self::Mismatch { .. } => Disposition::Stalled,
         }

@@ -1,4 +1,4 @@
-//! What the kubelet and Prometheus ask for: `/healthz`, `/readyz` and `/metrics`.
+//! The endpoints of the kubelet and Prometheus: `/healthz`, `/readyz` and `/metrics`.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,11 +20,11 @@ pub struct Readiness {
     checks: Vec<Check>,
 }
 
-/// Says why the program is not ready, at the moment of a probe.
+/// Returns why the program is not ready, at the moment of a probe.
 type Check = Arc<dyn Fn() -> Option<String> + Send + Sync>;
 
 impl Readiness {
-    /// Not ready, and why. The reason is a few words for people: "the caches are not filled yet".
+    /// Not ready, and why. The reason is a few words for humans: "the caches are not filled yet".
     #[must_use]
     pub fn waiting_for(reason: &'static str) -> Self {
         Self {
@@ -33,14 +33,14 @@ impl Readiness {
         }
     }
 
-    /// Not ready either while `check` gives a reason. It is asked at every probe, so it must be quick.
+    /// Also not ready while `check` returns a reason. It is called at every probe, so it must be quick.
     #[must_use]
     pub fn unless(mut self, check: impl Fn() -> Option<String> + Send + Sync + 'static) -> Self {
         self.checks.push(Arc::new(check));
         self
     }
 
-    /// What was waited for is there.
+    /// Marks the program as ready.
     pub fn ready(&self) {
         self.waiting.send_replace(None);
     }
@@ -58,7 +58,7 @@ impl Readiness {
 /// The routes of `--health-addr`.
 ///
 /// `/healthz` answers 200 as long as the process' runtime answers, and looks at nothing else: a restart repairs neither
-/// an unreachable API server nor a slow registry, and would only make every replica start anew at the worst moment.
+/// an unreachable API server nor a slow registry, and would only restart every replica at the worst moment.
 /// `/readyz` answers 200, or 503 with the reasons, one on a line.
 pub fn health(readiness: Readiness) -> Router {
     Router::new()

@@ -1,4 +1,4 @@
-//! What every Prometheus client says about its process, from `/proc`.
+//! The standard process metrics of Prometheus clients, from `/proc`.
 //!
 //! Names: <https://prometheus.io/docs/instrumenting/writing_clientlibs/#process-metrics>. Where `/proc` is missing or
 //! unreadable, the metric is missing too.

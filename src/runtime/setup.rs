@@ -1,4 +1,4 @@
-//! Adapters as the flags ask for them.
+//! The adapters, set up from the flags.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use crate::adapters::registry::observer::RequestObserver;
 use crate::adapters::registry::{RegistryClient, RegistryOptions};
 use crate::pipeline::ports::{Ports, RegistryError};
 
-/// Why the adapters cannot be made.
+/// Why the adapters cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
     /// A pattern of `--allow-registry`.
@@ -28,7 +28,7 @@ pub enum SetupError {
     Temporary(#[source] std::io::Error),
 }
 
-/// The adapters of one program: what its pipeline asks.
+/// The adapters of one program: the ports of its pipeline.
 #[derive(Debug)]
 pub struct Adapters {
     registry: RegistryClient,
@@ -44,8 +44,8 @@ impl Ports for Adapters {
     }
 }
 
-/// Makes the adapters. `refused` are addresses that nobody may lead us to, such as the API server's own; `observer` is
-/// told of each request.
+/// Sets up the adapters. `refused` are addresses that are never connected to, such as the API server's own; `observer`
+/// is notified of each request.
 ///
 /// # Errors
 /// [`SetupError`].

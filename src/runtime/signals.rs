@@ -1,4 +1,4 @@
-//! Being asked to stop.
+//! Signals to stop.
 
 use std::future::Future;
 use std::io;
@@ -6,7 +6,7 @@ use std::io;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-/// Whether the process was asked to stop. Cheap to clone.
+/// Whether the process was signalled to stop. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Shutdown(watch::Receiver<bool>);
 
@@ -23,19 +23,19 @@ impl Shutdown {
             sender.send_replace(true);
             tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
             tracing::warn!("second signal: ending at once");
-            // Whoever signals twice does not want to wait for the work under way.
+            // A user who signals twice does not want to wait for the work under way.
             std::process::exit(130);
         });
         Ok(Self(receiver))
     }
 
-    /// Whether it was asked already.
+    /// Whether a signal was received already.
     #[must_use]
     pub fn is_requested(&self) -> bool {
         *self.0.borrow()
     }
 
-    /// Resolves when it is asked.
+    /// Resolves when a signal is received.
     pub fn requested(&self) -> impl Future<Output = ()> + Send + Sync + use<> {
         let mut receiver = self.0.clone();
         async move {

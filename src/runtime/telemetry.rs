@@ -1,4 +1,4 @@
-//! The log: what is written, in which format, and what happens when nobody reads it.
+//! The log: what is written, in which format, and what happens when it is not read.
 
 use std::fmt;
 use std::io;
@@ -16,10 +16,10 @@ mod queue;
 #[cfg(test)]
 mod tests;
 
-/// Modules of dependencies that log what they receive: the client of the API server writes the body of an answer that it
-/// cannot decode, which may be a Secret, at level WARN, and the watcher above it writes the decoder's complaint, which
-/// quotes the body. What went wrong is logged by those who asked.
-const WITHHELD: [&str; 2] = ["kube_client::client", "kube_runtime::watcher"];
+/// Modules of dependencies that log what they receive: the client of the API server writes the body of an answer that
+/// it cannot decode, which may be a Secret, at level WARN, and the watcher above it writes the decoder's complaint,
+/// which quotes the body. Their callers log what went wrong.
+const SUPPRESSED: [&str; 2] = ["kube_client::client", "kube_runtime::watcher"];
 
 /// How lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -55,7 +55,7 @@ pub enum TelemetryError {
     /// The thread that writes could not be started.
     #[error("the thread that writes the log could not be started")]
     Thread(#[source] io::Error),
-    /// Another part of the program was first.
+    /// Logging was already started.
     #[error("logging was started twice")]
     StartedTwice,
 }
@@ -72,7 +72,7 @@ pub fn start(format: LogFormat, filter: &str) -> Result<Flush, TelemetryError> {
     let (queue, flush) = queue::start(io::stderr()).map_err(TelemetryError::Thread)?;
     let dispatch = dispatch(format, filter, queue);
     tracing::dispatcher::set_global_default(dispatch).map_err(|_| TelemetryError::StartedTwice)?;
-    // The default hook writes to standard error by itself, where it would wait for the reader like everybody else.
+    // The default hook writes to standard error directly, where it would block on the reader.
     std::panic::set_hook(Box::new(log_panic));
     Ok(flush)
 }
@@ -90,7 +90,7 @@ fn dispatch<W>(format: LogFormat, filter: EnvFilter, writer: W) -> tracing::Disp
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    // Colours would make a log of escapes wherever standard error is not a terminal, which is where operators run.
+    // Colours would fill the log with escapes wherever standard error is not a terminal, which is where operators run.
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(writer)
@@ -98,19 +98,19 @@ where
     match format {
         LogFormat::Json => {
             let builder = builder.json().flatten_event(true).with_span_list(false);
-            builder.finish().with(withheld()).into()
+            builder.finish().with(suppressed()).into()
         }
-        LogFormat::Text => builder.finish().with(withheld()).into(),
+        LogFormat::Text => builder.finish().with(suppressed()).into(),
     }
 }
 
-/// Beside the filter that users give and not part of it, so that no `--log-level` brings back what is withheld.
-fn withheld() -> FilterFn {
-    filter_fn(|metadata| !WITHHELD.contains(&metadata.target()))
+/// Beside the filter that users give and not part of it, so that no `--log-level` brings back what is suppressed.
+fn suppressed() -> FilterFn {
+    filter_fn(|metadata| !SUPPRESSED.contains(&metadata.target()))
 }
 
 /// Parses strictly. [`EnvFilter`] takes a bare word that is no level for the name of a target: `--log-level inof` would
-/// silence everything without a word.
+/// silence everything without an error.
 fn parse(filter: &str) -> Result<EnvFilter, TelemetryError> {
     let wrong = |cause: String| TelemetryError::Filter {
         filter: filter.to_owned(),

@@ -1,19 +1,20 @@
-//! Hosts that give no answer are met once, and not by everyone who has a question for them.
+//! Circuit breakers for hosts that do not answer, so that not every caller has to wait for them.
 //!
-//! After [`FAILURES`] requests in a row without an answer the circuit of a host opens: further requests fail at once with
-//! the error of the last one, but for one probe at a time. The first answer closes it. An answer is anything that came
-//! from the host, whatever its status: a host that says 503 says when to come back, and is quick about it.
+//! After [`FAILURES`] requests in a row without an answer the circuit of a host opens: further requests fail at once
+//! with the error of the last one, but for one probe at a time. The first answer closes it. An answer is anything that
+//! came from the host, whatever its status: a host that says 503 says when to come back, and is quick about it.
 //!
-//! **Security invariant:** nobody can make a host fail for somebody else.
+//! **Security invariant:** no tenant can make a host fail for another.
 //!
 //! * A circuit belongs to a host *and* the settings by which it is reached, so one tenant's certificates or plain HTTP
 //!   say nothing about the host of others.
 //! * The requests that went unanswered may have been about something that only one tenant can ask for, such as a
-//!   repository that a registry fetches from a server of that tenant. So an open circuit does not stop whoever was
-//!   answered within the last hour, until that one meets a failure, too.
-//! * A request that its sender gave up counts only after [`PATIENCE`]: a run that has one second proves nothing.
-//! * Hosts are chosen by attackers. At most [`MAX_CIRCUITS`] are kept; one that was not asked for longest goes first, and
-//!   is then a host of which nothing is known.
+//!   repository that a registry fetches from a server of that tenant. So an open circuit does not stop a caller that
+//!   was answered within the last hour, until its own request fails, too.
+//! * A request that its sender gave up counts only after [`PATIENCE`]: a run with one second left says nothing about
+//!   the host.
+//! * Hosts are chosen by attackers. At most [`MAX_CIRCUITS`] are kept; the least recently used goes first, and its host
+//!   is then one of which nothing is known.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,11 +29,11 @@ use crate::domain::digest::Digest;
 
 /// Requests without an answer, one after the other, that open a circuit.
 const FAILURES: u32 = 3;
-/// How long a request must have waited for its sender's giving up to count as a failure.
+/// How long an abandoned request must have waited to count as a failure.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Most circuits kept.
 const MAX_CIRCUITS: u64 = 512;
-/// A circuit of a host that nobody asked for so long is dropped.
+/// A circuit of a host that was not used for so long is dropped.
 const IDLE: Duration = Duration::from_hours(1);
 /// For how long, and of how many for one host, it is known that they were answered.
 const ANSWERED_FOR: Duration = Duration::from_hours(1);
@@ -75,7 +76,7 @@ impl Default for CircuitBreakers {
 }
 
 impl CircuitBreakers {
-    /// Lets a request of `sender` through, or fails it with the error that the last one met.
+    /// Lets a request of `sender` through, or fails it with the error of the last one.
     pub(crate) async fn attempt(&self, route: Route, sender: AccessKey) -> Result<Attempt, NetworkError> {
         let circuit = self.0.get_with(route.clone(), async { Arc::default() }).await;
         let is_probe = lock(&circuit).enter(&sender)?;
@@ -89,7 +90,7 @@ impl CircuitBreakers {
         })
     }
 
-    /// Whether requests by this route fail at once, so that trying again is of no use.
+    /// Whether requests by this route fail at once, so that a retry is of no use.
     pub(crate) async fn is_open(&self, route: &Route) -> bool {
         self.0.get(route).await.is_some_and(|circuit| lock(&circuit).is_open())
     }
@@ -132,8 +133,8 @@ impl Circuit {
     }
 }
 
-/// A request under way. One that is dropped without an end was given up.
-#[must_use = "say how it ended"]
+/// A request under way. One that is dropped without a result was abandoned.
+#[must_use = "report how it ended"]
 pub(crate) struct Attempt {
     circuit: Arc<Mutex<Circuit>>,
     sender: AccessKey,
@@ -170,7 +171,7 @@ impl Drop for Attempt {
 }
 
 fn lock(circuit: &Mutex<Circuit>) -> MutexGuard<'_, Circuit> {
-    // Each change is one assignment, so a panic elsewhere leaves nothing half done.
+    // Each change is one assignment, so a panic elsewhere leaves the state consistent.
     circuit.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -1,6 +1,6 @@
-//! Where a client may connect to: addresses that are refused, whoever names them.
+//! Where a client may connect to: addresses that are refused, wherever they come from.
 //!
-//! Whoever may create an object chooses a host, and whoever runs that host chooses what it resolves to, where it
+//! The author of an object chooses a host, and the owner of that host chooses what it resolves to, where it
 //! redirects and which token server it names. Without this guard each of them could make the operator talk to the
 //! cloud's metadata service or to its own node. It is applied after name resolution, on every connection, so a name
 //! that changes its address between two lookups gains nothing.
@@ -17,7 +17,7 @@ use super::error::NetworkError;
 ///
 /// Always refused: link-local addresses, the metadata services of clouds, unspecified, multicast, broadcast and
 /// reserved addresses, each also where an IPv6 address carries it. Proxies from the environment are not used: behind
-/// one, nobody here would see the address.
+/// one, this check would not see the address.
 #[derive(Debug, Clone, Default)]
 pub struct EgressPolicy {
     deny_private_addresses: bool,
@@ -28,8 +28,8 @@ pub struct EgressPolicy {
 impl EgressPolicy {
     /// - `deny_private_addresses`: refuse 10/8, 172.16/12, 192.168/16, 100.64/10 and `fc00::/7`.
     /// - `allow_loopback`: allow 127/8 and `::1`, for tests and laptops.
-    /// - `refused`: further addresses, such as the API server's own. They are refused on every port, except on loopback,
-    ///   which everything on the machine shares.
+    /// - `refused`: further addresses, such as the API server's own. They are refused on every port, except on
+    ///   loopback, which everything on the machine shares.
     #[must_use]
     pub fn new(deny_private_addresses: bool, allow_loopback: bool, refused: Vec<SocketAddr>) -> Self {
         Self {
@@ -39,9 +39,9 @@ impl EgressPolicy {
         }
     }
 
-    /// Whether the URL's host may be connected to, as far as the resolver would not see it: HTTP libraries do not look up
-    /// hosts that are addresses, and do not tell the resolver the port. The URL type has already turned decimal, octal
-    /// and hexadecimal notations of IPv4 into an address.
+    /// Whether the URL's host may be connected to, as far as the resolver would not see it: HTTP libraries do not look
+    /// up hosts that are addresses, and do not tell the resolver the port. The URL type has already turned decimal,
+    /// octal and hexadecimal notations of IPv4 into an address.
     pub(crate) async fn check_url(&self, url: &Url) -> Result<(), NetworkError> {
         let port = url.port_or_known_default().unwrap_or_default();
         let is_permitted = match literal(url) {

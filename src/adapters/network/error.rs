@@ -1,4 +1,4 @@
-//! Why a connection did not come about, or broke.
+//! Why a connection failed.
 
 use std::error::Error;
 use std::io;
@@ -22,7 +22,7 @@ pub enum NetworkError {
     Tls {
         /// The host.
         host: String,
-        /// What the TLS library said.
+        /// What the TLS library reported.
         cause: String,
     },
     /// No connection, or one that broke.
@@ -30,7 +30,7 @@ pub enum NetworkError {
     Unreachable {
         /// The host.
         host: String,
-        /// What the network said, without URLs.
+        /// What the network reported, without URLs.
         cause: String,
     },
     /// The certificates or the key that were given cannot be used.

@@ -38,7 +38,7 @@ struct HostPattern(Glob);
 pub struct HostPatternError(String);
 
 impl HostPattern {
-    /// Whether the host is one of those meant.
+    /// Whether the host matches.
     fn matches(&self, host: &str) -> bool {
         self.0.matches(&host.to_ascii_lowercase())
     }

@@ -12,12 +12,12 @@ const MAX_URL_BYTES: usize = 8 << 10;
 /// The URL that the answer of `from` leads to, or why it is not followed.
 pub(crate) fn target(from: &Url, headers: &HeaderMap) -> Result<Url, &'static str> {
     let location = headers.get(LOCATION).ok_or("a redirect without 'Location'")?;
-    let text = location.to_str().map_err(|_| "a redirect to what is no URL")?;
-    let mut to = from.join(text).map_err(|_| "a redirect to what is no URL")?;
+    let text = location.to_str().map_err(|_| "a redirect to an invalid URL")?;
+    let mut to = from.join(text).map_err(|_| "a redirect to an invalid URL")?;
     match (from.scheme(), to.scheme()) {
         ("https" | "http", "https") | ("http", "http") => {}
         ("https", "http") => return Err("a redirect from HTTPS to HTTP, which is not followed"),
-        _ => return Err("a redirect to what is not HTTP"),
+        _ => return Err("a redirect to a scheme other than HTTP"),
     }
     if !to.username().is_empty() || to.password().is_some() {
         return Err("a redirect with a user name in it, which is not followed");

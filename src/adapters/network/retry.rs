@@ -1,31 +1,31 @@
-//! When to ask again.
+//! When to retry.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 
-/// Times that a request is sent before its caller hears that it failed.
+/// Attempts of a request before it fails.
 pub(crate) const ATTEMPTS: u32 = 3;
 /// The pause before the second attempt; it doubles from then on.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// The longest pause, and the longest `Retry-After` that is waited for here instead of by the caller.
 pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// Bounds of what a registry may make us wait.
+/// Bounds of how long a registry may make us wait.
 const MIN_WAIT: Duration = Duration::from_secs(1);
 const MAX_WAIT: Duration = Duration::from_hours(1);
-/// What a registry that limits us means when it does not say how long.
+/// The wait where a registry that limits requests does not say how long.
 pub(crate) const DEFAULT_WAIT: Duration = Duration::from_secs(30);
 
-/// The pause after attempt number `attempt`, counted from 1: doubling, and somewhere between half and all of it, so that
-/// many clients that failed together do not come back together.
+/// The pause after attempt number `attempt`, counted from 1: doubling, with jitter between half and all of it, so that
+/// clients that failed together do not retry together.
 pub(crate) fn pause(attempt: u32) -> Duration {
     let doublings = attempt.saturating_sub(1).min(16);
     let whole = FIRST_PAUSE.saturating_mul(1 << doublings).min(LONGEST_PAUSE);
     whole.mul_f64(0.5 + fastrand::f64() / 2.0)
 }
 
-/// How long `Retry-After` asks to stay away, in seconds or as an HTTP date; between a second and an hour.
+/// How long `Retry-After` asks to wait, in seconds or as an HTTP date; between a second and an hour.
 /// Source: RFC 9110, section 10.2.3.
 pub(crate) fn after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();

@@ -1,7 +1,8 @@
 //! HTTP clients, one per set of transport settings.
 //!
-//! Connections carry what TLS proved, so they are shared only between accesses with the same settings. Each client loads
-//! the system's certificate authorities, a few hundred kilobytes, and those of its settings: hence the bound.
+//! A connection carries the identities that TLS authenticated, so it is shared only between accesses with the same
+//! settings. Each client loads the system's certificate authorities, a few hundred kilobytes, and those of its
+//! settings: hence the bound.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,12 +23,12 @@ const MAX_BYTES: u64 = 64 * CLIENT_BYTES as u64;
 const CLIENT_BYTES: u32 = 512 << 10;
 /// What a byte of certificates takes in a client that trusts them, about.
 const BYTES_PER_AUTHORITY_BYTE: usize = 4;
-/// A client that nobody used for so long is dropped. It is also dropped at this age times six, so that authorities added
-/// to the system are noticed.
+/// A client that was not used for so long is dropped. It is also dropped at six times this age, so that authorities
+/// added to the system are noticed.
 const IDLE: Duration = Duration::from_mins(10);
 const MAX_AGE: Duration = Duration::from_hours(1);
 
-/// How long one request may stand still. How long a whole job may take is its caller's business.
+/// How long one request may stall. How long a whole job may take is up to its caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
     /// Name lookup, connection and TLS handshake together.

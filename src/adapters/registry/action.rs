@@ -1,7 +1,7 @@
 //! What requests do with a repository.
 
-/// What a request does with a repository. A token is asked for, and kept, for one action only, so that a token that may
-/// push is never sent with a pull.
+/// What a request does with a repository. A token is requested, and cached, for one action only, so that a token that
+/// may push is never sent with a pull.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Action {
     Pull,

@@ -1,4 +1,4 @@
-//! Bodies, held to a limit.
+//! Response bodies, limited in size.
 //!
 //! Many requests may wait for an answer at one time, so the limit of one body does not bound memory. A body that is larger
 //! than most waits until few others of its kind are in memory. Whoever sends such bodies slowly must not hold up others

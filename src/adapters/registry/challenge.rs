@@ -1,4 +1,4 @@
-//! What a registry asks for when it answers 401.
+//! The challenge of a registry that answers 401.
 
 use reqwest::header::{HeaderMap, WWW_AUTHENTICATE};
 

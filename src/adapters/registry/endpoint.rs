@@ -7,7 +7,7 @@ use crate::domain::digest::Digest;
 use crate::domain::reference::Repository;
 use crate::pipeline::ports::{ManifestName, RegistryError};
 
-/// Tags asked for per page; registries may give fewer.
+/// Tags requested per page; registries may return fewer.
 const TAGS_PER_PAGE: &str = "1000";
 
 /// Where the API of one repository is.
@@ -58,7 +58,7 @@ impl Endpoint {
         &self.root
     }
 
-    /// The only scope that a token is asked for, whatever the registry's challenge names.
+    /// The only scope that a token is requested for, whatever the registry's challenge names.
     pub(super) fn token_scope(&self, action: Action) -> String {
         format!("repository:{}:{}", self.path, action.as_str())
     }

@@ -1,4 +1,4 @@
-//! From what the network and the disk report to what the pipeline is told.
+//! From errors of the network and the disk to errors of the port.
 
 use std::io;
 
@@ -28,7 +28,7 @@ pub(super) fn storage(error: io::Error) -> RegistryError {
     }
 }
 
-/// There is no room for what is asked for.
+/// There is no room for the requested blob.
 pub(super) fn reserve(error: ReserveError, request: &RegistryRequest) -> RegistryError {
     match error {
         ReserveError::LimitSize { capacity } => request.too_large(capacity),

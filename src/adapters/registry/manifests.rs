@@ -18,7 +18,7 @@ const ACCEPT: &str = "application/vnd.oci.image.manifest.v1+json, \
                       application/vnd.docker.distribution.manifest.v2+json, \
                       application/vnd.docker.distribution.manifest.list.v2+json";
 
-/// What a tag points at now. The digest is the registry's word; the manifest is then asked for by it, and hashed.
+/// What a tag points at now. The registry claims the digest; the manifest is then fetched by it, and hashed.
 pub(super) async fn resolve(session: &Session<'_>, tag: &Tag) -> Result<Digest, RegistryError> {
     let name = ManifestName::Tag(tag.clone());
     let mut request = question(session, &name);
@@ -33,7 +33,7 @@ pub(super) async fn resolve(session: &Session<'_>, tag: &Tag) -> Result<Digest, 
         .and_then(|value| value.to_str().ok()?.parse().ok());
     match named {
         Some(digest) if response.status() == StatusCode::OK => Ok(digest),
-        // No HEAD, or no digest in it: the bytes themselves tell.
+        // No HEAD, or no digest in it: hash the bytes themselves.
         _ => Ok(get(session, &name).await?.digest),
     }
 }

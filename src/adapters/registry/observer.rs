@@ -1,4 +1,4 @@
-//! What a watcher of the client, such as a metrics registry, is told.
+//! What an observer of the client, such as a metrics registry, receives.
 
 use std::fmt::Debug;
 
@@ -18,17 +18,17 @@ pub enum RequestKind {
     Referrers,
 }
 
-/// Is told of each request. Called from many tasks at once; must be quick.
+/// Notified of each request. Called from many tasks at once; must be quick.
 pub trait RequestObserver: Debug + Send + Sync + 'static {
     /// A request got an answer with this status, or none. Each retry and each redirect is a request of its own.
     fn request(&self, kind: RequestKind, status: Option<u16>);
-    /// A blob was asked for; `hit` where it was in the cache.
+    /// A blob was requested; `hit` where it was in the cache.
     fn blob_cache(&self, hit: bool);
     /// Bytes of a blob came over the network.
     fn downloaded(&self, bytes: u64);
 }
 
-/// Nobody watches.
+/// Ignores everything.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Unobserved;
 

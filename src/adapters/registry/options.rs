@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::observer::{RequestObserver, Unobserved};
 use crate::adapters::network::{AllowedHosts, EgressPolicy, Timeouts};
 
-/// Everything a [`super::RegistryClient`] is told once, when it is made.
+/// The options of a [`super::RegistryClient`].
 #[derive(Debug, Clone)]
 pub struct RegistryOptions {
     /// Directory for blobs, created if needed. It belongs to one process at a time: unfinished downloads in it are
@@ -18,14 +18,14 @@ pub struct RegistryOptions {
     pub allowed_hosts: AllowedHosts,
     /// Where the client may connect to.
     pub egress: EgressPolicy,
-    /// Who is told of each request.
+    /// Notified of each request.
     pub observer: Arc<dyn RequestObserver>,
-    /// How long one request may stand still.
+    /// How long one request may stall.
     pub timeouts: Timeouts,
 }
 
 impl RegistryOptions {
-    /// A cache of 1 GiB in `cache_directory`, all registries, default limits, and nobody watching.
+    /// A cache of 1 GiB in `cache_directory`, all registries, default limits, and no observer.
     #[must_use]
     pub fn new(cache_directory: impl Into<PathBuf>, egress: EgressPolicy) -> Self {
         Self {

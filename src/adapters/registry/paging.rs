@@ -7,8 +7,9 @@ use reqwest::header::{HeaderMap, LINK};
 
 /// Follows `Link: <…>; rel="next"` within bounds.
 ///
-/// Source: OCI distribution specification, "Listing Tags"; RFC 8288. Only the query of a link is used, and only where it
-/// names this list of this registry: a registry behind a proxy writes the wrong scheme, and a hostile one another host.
+/// Source: OCI distribution specification, "Listing Tags"; RFC 8288. Only the query of a link is used, and only where
+/// it names this list of this registry: a registry behind a proxy writes the wrong scheme, and a hostile one another
+/// host.
 #[derive(Debug)]
 pub(super) struct Pages {
     first: Url,
@@ -28,7 +29,7 @@ impl Pages {
         let Some(link) = next_link(headers) else {
             return Ok(None);
         };
-        let target = self.first.join(&link).map_err(|_| "the next page is no URL")?;
+        let target = self.first.join(&link).map_err(|_| "the next page is not a valid URL")?;
         if target.host_str() != self.first.host_str() || target.path() != self.first.path() {
             return Err("the next page is not of this list".to_owned());
         }

@@ -1,18 +1,18 @@
 //! Which token server a registry may name, and which of them is sent credentials.
 //!
 //! A realm is text from the network, and credentials go where it points: CVE-2020-15157 and its successors. Rules:
-//! - HTTPS, unless the registry itself is asked over plain HTTP; no user name; no query is lost.
+//! - HTTPS, unless the registry itself is reached over plain HTTP; no user name; its query is preserved.
 //! - An address inside some network is refused, unless it is exactly the registry's own host and port.
-//! - Credentials are sent only to the registry's *site*: the same host, a host above or below it, or one that shares its
-//!   registrable domain (`registry-1.docker.io` and `auth.docker.io`, `registry.gitlab.com` and `gitlab.com`). Any other
-//!   token server is asked anonymously.
+//! - Credentials are sent only to the registry's *site*: the same host, a host above or below it, or one that shares
+//!   its registrable domain (`registry-1.docker.io` and `auth.docker.io`, `registry.gitlab.com` and `gitlab.com`). Any
+//!   other token server is used anonymously.
 
 use reqwest::Url;
 
 use crate::adapters::network::egress::{host_of, is_internal, literal};
 use crate::pipeline::ports::RegistryError;
 
-/// A token server that may be asked.
+/// A token server that may be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Realm {
     /// Its URL.
@@ -21,7 +21,7 @@ pub(super) struct Realm {
     pub(super) is_trusted: bool,
 }
 
-/// Why a realm is not asked.
+/// Why a realm is not used.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum RefusedRealm {
     /// It breaks a rule.
@@ -46,10 +46,10 @@ impl RefusedRealm {
 impl Realm {
     /// The realm `text` that `registry` names.
     pub(super) fn named(registry: &Url, text: &str) -> Result<Self, RefusedRealm> {
-        let mut url = Url::parse(text).map_err(|_| RefusedRealm::Protocol("the token server is no URL"))?;
+        let mut url = Url::parse(text).map_err(|_| RefusedRealm::Protocol("the token server is not a valid URL"))?;
         match (url.scheme(), registry.scheme()) {
             ("https", _) | ("http", "http") => {}
-            _ => return Err(RefusedRealm::Protocol("the token server is not asked over HTTPS")),
+            _ => return Err(RefusedRealm::Protocol("the token server does not use HTTPS")),
         }
         if !url.username().is_empty() || url.password().is_some() {
             return Err(RefusedRealm::Protocol("the token server's URL has a user name in it"));
@@ -78,8 +78,8 @@ fn is_same_site(one: &Url, other: &Url) -> bool {
     site(host).is_some_and(|own| site(other_host) == Some(own))
 }
 
-/// The registrable domain: the last two labels, or three below country domains such as `co.uk`. None for hosts that have
-/// fewer. Without a list of public suffixes this errs on the side of sending nothing.
+/// The registrable domain: the last two labels, or three below country domains such as `co.uk`. None for hosts that
+/// have fewer. Without a list of public suffixes this errs on the side of sending nothing.
 fn site(host: &str) -> Option<&str> {
     let host = host.trim_end_matches('.');
     let labels: Vec<&str> = host.rsplit('.').take(3).collect();

@@ -106,7 +106,7 @@ fn parse(media_type: &str, body: &[u8]) -> Result<Vec<Descriptor>, &'static str>
     let index: Index = serde_json::from_slice(body).map_err(|_| "the list of referrers cannot be read")?;
     let is_index = media_type == INDEX && index.media_type.as_deref().is_none_or(|own| own == INDEX);
     if !is_index || index.schema_version != 2 {
-        return Err("the list of referrers is no image index");
+        return Err("the list of referrers is not an image index");
     }
     // What is longer is no media type, and would be kept while the next page is waited for.
     let is_media_type = |text: &String| text.len() <= MAX_MEDIA_TYPE_BYTES;

@@ -1,4 +1,4 @@
-//! Sends requests: guarded, watched, redirected by hand, tried again. Knows nothing of tokens.
+//! Sends requests: guarded, observed, redirected by hand, retried. Knows nothing of tokens.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,12 +23,12 @@ pub(super) struct RegistryRequest {
     pub(super) kind: RequestKind,
     /// The host that messages name.
     pub(super) host: String,
-    /// What is asked for, as messages name it.
+    /// What is requested, as messages name it.
     pub(super) what: String,
     pub(super) method: Method,
     pub(super) url: Url,
     pub(super) accept: &'static str,
-    /// Ask for the bytes from this one on.
+    /// Request the bytes from this one on.
     pub(super) from: u64,
     /// A form to post.
     pub(super) form: Option<String>,
@@ -53,7 +53,7 @@ impl RegistryRequest {
         }
     }
 
-    /// The error for a status that is no answer to this question.
+    /// The error for an unexpected status.
     pub(super) fn unexpected(&self, status: StatusCode) -> RegistryError {
         match status {
             StatusCode::NOT_FOUND => RegistryError::NotFound {
@@ -88,7 +88,7 @@ pub(super) struct HttpSender {
 }
 
 impl HttpSender {
-    /// Sends until an answer comes that trying again would not better. Answers 429 and 5xx become errors.
+    /// Sends until there is a response that a retry would not improve. Responses 429 and 5xx become errors.
     pub(super) async fn send(
         &self,
         request: &RegistryRequest,
@@ -116,8 +116,7 @@ impl HttpSender {
         }
     }
 
-    /// For an answer that says "later": the error it becomes in the end, and the pause before it is worth asking again
-    /// from here.
+    /// For a response that says "later": the error it becomes in the end, and the pause before a retry from here.
     fn postponed(
         request: &RegistryRequest,
         response: &Response,
@@ -173,7 +172,7 @@ impl HttpSender {
         let sent = self.build(request, url, authorization).send().await;
         let status = sent.as_ref().ok().map(|response| response.status().as_u16());
         self.observer.request(request.kind, status);
-        debug!(request = ?request.kind, host, status, elapsed = ?started.elapsed(), "asked a registry");
+        debug!(request = ?request.kind, host, status, elapsed = ?started.elapsed(), "registry request");
         let sent = sent.map_err(|error| NetworkError::from_request(&host, &error));
         match &sent {
             Err(error @ NetworkError::Unreachable { .. }) => attempt.failed(error.clone()),

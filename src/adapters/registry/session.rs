@@ -1,4 +1,4 @@
-//! One repository, asked in one way: adds to [`HttpSender`] what the registry wants to see before it answers.
+//! Requests to one repository with one access: adds authorization to [`HttpSender`].
 
 use reqwest::header::HeaderMap;
 use reqwest::{Method, Response, StatusCode, Url};
@@ -22,7 +22,7 @@ const GIVEN: &str = "the given credentials";
 const WITHHELD: &str =
     "an anonymous request (the token server is on another site, so it was not sent the given credentials)";
 
-/// A repository and how it is asked.
+/// A repository and how it is accessed.
 pub(super) struct Session<'a> {
     pub(super) endpoint: Endpoint,
     pub(super) access_key: AccessKey,
@@ -69,7 +69,7 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// A question for `what` of this repository, such as `:1.0`.
+    /// A request for `what` of this repository, such as `:1.0`.
     pub(super) fn request(&self, kind: RequestKind, url: Url, what: &str) -> RegistryRequest {
         let is_content = matches!(kind, RequestKind::Manifest | RequestKind::Blob);
         RegistryRequest {
@@ -128,7 +128,7 @@ impl<'a> Session<'a> {
     }
 
     /// The status where the registry refuses to answer *us*. Another host that it redirected to must not be given
-    /// credentials, however much it asks.
+    /// credentials, whatever it answers.
     fn refusal(&self, request: &RegistryRequest, response: &Response) -> Result<Option<StatusCode>, RegistryError> {
         let status = response.status();
         if !matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
@@ -144,7 +144,7 @@ impl<'a> Session<'a> {
     /// Answers the challenge with each of the credentials in turn, or with none where none apply.
     async fn log_in(&self, request: &RegistryRequest, headers: &HeaderMap) -> Result<Response, RegistryError> {
         let Some(challenge) = Challenge::best(headers) else {
-            return Err(request.protocol("it asks to log in, and names neither 'Bearer' nor 'Basic'"));
+            return Err(request.protocol("it requires authentication, and offers neither 'Bearer' nor 'Basic'"));
         };
         let mut candidates: Vec<Option<&Credentials>> = self.candidates.iter().copied().map(Some).collect();
         if candidates.is_empty() {

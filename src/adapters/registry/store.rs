@@ -1,10 +1,10 @@
 //! Blobs on disk, least recently used first out.
 //!
-//! `blobs/<access key>/<digest>` holds what was hashed, `tmp/` what is being downloaded. The access key in the path keeps
-//! one tenant's private bytes from being served to another who merely knows their digest. Both directories count: the size
-//! of a download is reserved before it begins, so that they never hold more than the capacity, whatever registries send.
-//! The directory belongs to one process at a time. A blob that is evicted while it is being read stays readable, one that
-//! is opened afterwards is gone, and its reader hears "not found".
+//! `blobs/<access key>/<digest>` holds what was hashed, `tmp/` what is being downloaded. The access key in the path
+//! keeps one tenant's private bytes from being served to another who merely knows their digest. Both directories count:
+//! the size of a download is reserved before it begins, so that they never hold more than the capacity, whatever
+//! registries send. The directory belongs to one process at a time. A blob that is evicted while it is being read stays
+//! readable, one that is opened afterwards is gone, and its reader gets "not found".
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -37,7 +37,7 @@ impl Content for StoredBlob {
     }
 
     fn discard(&self) {
-        // The index drops it when it is asked for next, because the file is gone.
+        // The index drops it at the next lookup, because the file is gone.
         let _ = fs::remove_file(&self.path);
     }
 }
@@ -51,7 +51,7 @@ pub(super) struct BlobStore {
     index: Mutex<Index>,
 }
 
-/// A download, and the room that is reserved for it. Dropped, it gives both back.
+/// A download, and the room that is reserved for it. Dropping it releases both.
 #[derive(Debug)]
 pub(super) struct Unfinished<'a> {
     file: NamedTempFile,
@@ -191,7 +191,7 @@ impl Index {
         }
     }
 
-    /// Takes out what was not used for longest, until at most `capacity` bytes are left.
+    /// Evicts the least recently used, until at most `capacity` bytes are left.
     fn evict(&mut self, capacity: u64) -> Vec<PathBuf> {
         let mut evicted = Vec::new();
         while self.bytes > capacity {

@@ -1,4 +1,4 @@
-//! Tokens: asking a token server for one, and keeping it for its lifetime.
+//! Tokens: requesting one from a token server, and caching it for its lifetime.
 
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,7 @@ const MAX_TOKEN_REPLY_BYTES: u64 = 64 << 10;
 /// Lifetime of a token that does not say. Source: distribution documentation, "Token authentication".
 const DEFAULT_LIFETIME: Duration = Duration::from_mins(1);
 const MAX_LIFETIME: Duration = Duration::from_hours(1);
-/// How long what does not expire is sent without being asked for again.
+/// How long what does not expire is cached.
 pub(super) const FIXED_LIFETIME: Duration = MAX_LIFETIME;
 /// Most bytes of authorizations kept: some thousand real ones. A token server may make each as large as its answer.
 const MAX_AUTHORIZATIONS_BYTES: u64 = 4 << 20;
@@ -51,7 +51,7 @@ impl Authorization {
     fn new(scheme: &str, text: &str, lifetime: Duration) -> Option<Self> {
         let mut header = HeaderValue::from_str(&format!("{scheme} {text}")).ok()?;
         header.set_sensitive(true);
-        // Asked for a little before it ends, so that it does not end on its way.
+        // Renewed a little before it expires, so that it does not expire on its way.
         let good_until = Instant::now() + lifetime.min(MAX_LIFETIME).mul_f64(0.9);
         Some(Self { header, good_until })
     }
@@ -68,8 +68,7 @@ impl Authorization {
     }
 }
 
-/// What registries accepted, by access key and action: whoever asks with other credentials, or for another repository,
-/// has another key.
+/// What registries accepted, by access key and action: other credentials, or another repository, have another key.
 pub(super) struct Authorizations {
     kept: Cache<(AccessKey, Action), Authorization>,
 }
@@ -108,8 +107,8 @@ struct Reply {
     expires_in: Option<u64>,
 }
 
-/// Asks a token server for a token to pull from the endpoint's repository. None where it does not accept the
-/// credentials, or gives none to those without.
+/// Requests a token to pull from the endpoint's repository. None where the token server does not accept the
+/// credentials, or gives none to anonymous clients.
 pub(super) async fn request(
     sender: &HttpSender,
     endpoint: &Endpoint,

@@ -38,7 +38,7 @@ pub enum Credentials {
 }
 
 impl Credentials {
-    /// A fingerprint that tells two logins apart and cannot be turned back into one.
+    /// A fingerprint that distinguishes two logins and cannot be turned back into one.
     #[must_use]
     pub fn fingerprint(&self) -> Digest {
         match self {
@@ -77,7 +77,7 @@ pub enum KeyringError {
     },
 }
 
-/// Pull secrets, ready to be asked for an image.
+/// Pull secrets, ready for lookups by image.
 #[derive(Debug, Clone, Default)]
 pub struct Keyring {
     /// Most specific first within a secret; secrets in the order they were added.

@@ -25,15 +25,15 @@ pub(super) fn bundle(image: Image) -> Result<PolicyManifest, ManifestError> {
     };
     let mut annotations = std::mem::take(&mut layer.annotations);
     annotations.extend(image.annotations);
-    // A text of any length, which nobody asks for again.
+    // A text of any length, which is not used again.
     layer.artifact_type = None;
     Ok(PolicyManifest {
         bundle: layer,
-        annotations: kept(&annotations),
+        annotations: truncated(&annotations),
     })
 }
 
-fn kept(annotations: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+fn truncated(annotations: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let first = annotations.iter().take(MAX_ANNOTATIONS);
     first.map(|(name, value)| (cut(name), cut(value))).collect()
 }
@@ -45,8 +45,8 @@ fn cut(text: &str) -> String {
     text.chars().take(MAX_ANNOTATION_CHARACTERS - 1).chain(['…']).collect()
 }
 
-/// The one manifest of an index that can be a policy image: the one that is left when attestations (`BuildKit` adds them)
-/// and what is no image manifest are passed over.
+/// The one manifest of an index that can be a policy image: the one that is left when attestations (`BuildKit` adds
+/// them) and what is no image manifest are passed over.
 ///
 /// OPA takes the first child that has a bundle layer. Several candidates are refused here instead, for to choose by
 /// order is to let whoever assembles an index choose what runs, and policies do not differ by platform.
@@ -84,7 +84,7 @@ impl Platform {
     }
 }
 
-/// Says what the image seems to be instead, as far as its media types tell.
+/// Says what the image seems to be instead, judging by its media types.
 fn not_a_policy_image(image: &Image) -> ManifestError {
     let config = image.config.as_ref().map(|config| config.media_type.as_str());
     let types = || {

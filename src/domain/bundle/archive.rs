@@ -57,7 +57,7 @@ pub(super) fn read(source: &mut Source<'_>, compressed: u64, limits: &Limits) ->
     }
 }
 
-/// The media type is what someone wrote; the first bytes are what it is.
+/// The media type is only a claim; the first bytes say what it is.
 fn sniff(start: &[u8]) -> Result<(), BundleError> {
     let found = match start {
         [0x1f, 0x8b, 8, ..] => return Ok(()),

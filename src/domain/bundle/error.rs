@@ -13,7 +13,7 @@ pub enum BundleError {
         /// What the operating system said.
         cause: String,
     },
-    /// Nobody waited for the bundle any more.
+    /// The caller does not wait for the bundle any more.
     #[error("reading the bundle was cancelled")]
     Cancelled,
     /// The bytes do not hash to the verified digest.
@@ -53,7 +53,7 @@ pub enum BundleError {
     /// Bytes after the end of the gzip member or of the archive.
     #[error("there are bytes after the end of {0}, which not every reader would read; build it with 'opa build'")]
     TrailingBytes(&'static str),
-    /// A header that not every reader takes alike.
+    /// A header that not every reader interprets alike.
     #[error("entry {entry} of the bundle's archive {cause}; build it with 'opa build'")]
     Header {
         /// Which header, counted from 1.

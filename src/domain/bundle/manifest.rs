@@ -89,7 +89,7 @@ fn check_overlap(roots: &[String]) -> Result<(), BundleError> {
     Ok(())
 }
 
-/// Data outside the roots, as far as paths tell: what a data file above a root holds, and which package a policy
+/// Data outside the roots, as far as paths show: what a data file above a root holds, and which package a policy
 /// declares, is OPA's to check.
 fn check_data(roots: &[String], files: &[String]) -> Result<(), BundleError> {
     for path in files.iter().filter(|path| DATA_FILES.contains(&file_name(path))) {

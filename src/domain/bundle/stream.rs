@@ -10,7 +10,7 @@ use crate::domain::digest::{Digest, Hasher};
 /// Expanded bytes that are free of the ratio.
 const RATIO_FROM: u64 = 1 << 20;
 
-/// Reads the stored bytes, hashes all of them, and never more than there should be, nor for longer than somebody waits.
+/// Reads the stored bytes, hashes all of them, and never more than there should be. Stops when it is cancelled.
 pub(super) struct Source<'a> {
     reader: Box<dyn Read + Send>,
     token: &'a CancellationToken,

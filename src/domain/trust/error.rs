@@ -1,4 +1,4 @@
-//! What can be wrong with a trust policy, and with the signatures it asks for.
+//! What can be wrong with a trust policy, and with the signatures it requires.
 
 use super::evidence::Fault;
 use super::{MAX_AUTHORITIES, MAX_KEYS, MAX_NAME_BYTES};
@@ -8,20 +8,20 @@ use crate::domain::revision::ImageRevision;
 /// Most names that a message repeats.
 const SHOWN_NAMES: usize = 4;
 
-/// Why a trust policy cannot be.
+/// Why a trust policy is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TrustPolicyError {
-    /// No authority, which would demand nothing, or over [`MAX_AUTHORITIES`].
+    /// No authority, which would require nothing, or over [`MAX_AUTHORITIES`].
     #[error("{found} authorities; name 1 to {MAX_AUTHORITIES}")]
     CountAuthorities {
         /// How many were given.
         found: usize,
     },
-    /// No match asked for, which would demand nothing, or more than can be.
-    #[error("{asked} matches asked for of {authorities} authorities; it takes 1 to their number")]
+    /// No match required, which would require nothing, or more than there are authorities.
+    #[error("{required} matches required of {authorities} authorities; require 1 to {authorities}")]
     MinimumMatches {
-        /// What was asked for.
-        asked: usize,
+        /// How many are required.
+        required: usize,
         /// How many authorities there are.
         authorities: usize,
     },
@@ -46,7 +46,7 @@ pub enum TrustPolicyError {
         found: usize,
     },
     /// Two authorities have this key, so one signature would count twice.
-    #[error("authorities '{one}' and '{other}' share the key {fingerprint}; a key speaks for one authority")]
+    #[error("authorities '{one}' and '{other}' share the key {fingerprint}; a key may belong to one authority only")]
     SharedKey {
         /// The first authority.
         one: String,
@@ -90,7 +90,7 @@ pub enum TrustError {
         /// Why other pieces of evidence do not count, each reason once.
         faults: Vec<Fault>,
     },
-    /// Nobody waited for the decision any more, so it was not made.
+    /// The caller does not wait for the decision any more, so it was not made.
     #[error("checking the signatures was cancelled")]
     Cancelled,
 }

@@ -45,7 +45,7 @@ pub enum Evidence {
     SigstoreBundle(Vec<u8>),
 }
 
-/// Why one piece of evidence proves nothing.
+/// Why one piece of evidence does not count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, thiserror::Error)]
 pub enum Fault {
     /// Over [`MAX_PAYLOAD_BYTES`] or [`MAX_BUNDLE_BYTES`].
@@ -140,8 +140,9 @@ struct Bundle {
 
 /// Only a key's bundle has `publicKey`. Its hint says which key to try; all keys of the policy are tried anyway.
 ///
-/// Entries of a transparency log are not read: an authority that is a key is trusted by that key alone, as with Flux and
-/// with cosign's `--insecure-ignore-tlog`. They matter where the signer is a certificate that lives for ten minutes.
+/// Entries of a transparency log are not read: an authority that is a key is trusted by that key alone, as with Flux
+/// and with cosign's `--insecure-ignore-tlog`. They matter where the signer is a certificate that lives for ten
+/// minutes.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Material {

@@ -1,30 +1,30 @@
 //! Condition types.
 //!
 //! They are API, compatible with kstatus: `kubectl wait`, Flux and Argo CD understand them without configuration. Each
-//! carries the `observedGeneration` that it speaks about.
+//! carries the `observedGeneration` that it describes.
 
-/// The policy that the spec asks for is proved as asked and delivered.
+/// The policy that the spec names is verified as required and delivered.
 ///
-/// * True: it is. * False: it is not; the reason says why, `status.bundle` says what serves meanwhile. * Unknown:
-///   suspended. * Absent: the object has not been looked at yet.
+/// * True: it is. * False: it is not; the reason says why, `status.bundle` says what stays delivered. * Unknown:
+///   suspended. * Absent: the object has not been reconciled yet.
 pub const READY: &str = "Ready";
 
-/// The content that `status.source` names is signed as `spec.verify` asks.
+/// The content that `status.source` names is signed as `spec.verify` requires.
 ///
-/// * True: enough authorities signed it. * False, reason `NotConfigured`: nothing was asked for. * False, other reasons:
-///   what the image resolves to now is not proved and was not delivered. * Unknown: it could not be looked up, or the first
-///   run failed before; a later run that fails before leaves the condition as it was. * Absent: the object has not been
-///   looked at yet.
+/// * True: enough authorities signed it. * False, reason `NotConfigured`: no signature is required. * False, other
+///   reasons: what the image resolves to now is not verified and was not delivered. * Unknown: signatures could not be
+///   looked up, or the first run failed before; a later run that fails before leaves the condition as it was. * Absent:
+///   the object has not been reconciled yet.
 pub const VERIFIED: &str = "Verified";
 
 /// The ConfigMap holds the bundle that `status.bundle` names.
 ///
 /// * True: it does, be it the newest or the last good one. * False: nothing was delivered yet, or what was is
-///   not there any more and cannot be put back. * Absent: the object has not been looked at yet.
+///   not there any more and cannot be restored. * Absent: the object has not been reconciled yet.
 pub const DELIVERED: &str = "Delivered";
 
-/// A run failed and will be repeated soon. True or absent.
+/// A run failed and will be retried soon. True or absent.
 pub const RECONCILING: &str = "Reconciling";
 
-/// Nothing but a change by somebody helps; the object is still looked at again at every interval. True or absent.
+/// Only a change by a user helps; the object is still reconciled at every interval. True or absent.
 pub const STALLED: &str = "Stalled";

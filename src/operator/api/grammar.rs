@@ -1,12 +1,12 @@
-//! What the patterns of the schema say, for texts that no API server has checked: manifests that `render` reads, and names
-//! that come from other objects than a PolicyImage.
+//! What the patterns of the schema say, for texts that no API server has checked: manifests that `render` reads, and
+//! names that come from other objects than a PolicyImage.
 //!
 //! Source: Kubernetes, "Object Names and IDs" and "Labels and Selectors".
 
 /// Whether `text` can be the name of a Secret, ConfigMap or ServiceAccount: an RFC 1123 subdomain of at most 253 bytes.
 ///
 /// **Security invariant:** a name becomes a part of a request's path, so one with `/`, `..`, `?` or `%` could reach
-/// another namespace. Whoever asks the API server for a name that somebody wrote asks this first.
+/// another namespace. Check every name from user input before it goes into a request to the API server.
 #[must_use]
 pub fn is_object_name(text: &str) -> bool {
     text.len() <= 253 && text.split('.').all(is_word)

@@ -1,25 +1,25 @@
-//! What asks for a run.
+//! What requests a run.
 
 use super::spec::PolicyImage;
 use super::status::PolicyImageStatus;
 
-/// Annotations that ask for a run at once when their value changes; the first that is set counts.
+/// Annotations that request a run at once when their value changes; the first that is set counts.
 pub const REQUESTED_AT_ANNOTATIONS: [&str; 2] = ["reconcile.opcr.io/requestedAt", "reconcile.fluxcd.io/requestedAt"];
 
 /// Most characters of the annotation that count: its value is repeated in status.
 const VALUE_LIMIT: usize = 256;
 
-/// What an object asks for, by its spec and by the annotation.
+/// What an object requests, by its spec and by the annotation.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Request {
     /// The object's generation, which changes with its spec.
     pub generation: Option<i64>,
-    /// The value of the annotation that asks for a run at once.
+    /// The value of the annotation that requests a run at once.
     pub requested_at: Option<String>,
 }
 
 impl Request {
-    /// What `object` asks for now.
+    /// What `object` requests now.
     #[must_use]
     pub fn of(object: &PolicyImage) -> Self {
         let annotations = object.metadata.annotations.as_ref();
@@ -33,9 +33,9 @@ impl Request {
         }
     }
 
-    /// What `status` says was answered last. An annotation that was removed since asks for nothing.
+    /// What `status` says was handled last. An annotation that was removed since requests nothing.
     #[must_use]
-    pub fn answered_by(&self, status: Option<&PolicyImageStatus>) -> Self {
+    pub fn last_handled(&self, status: Option<&PolicyImageStatus>) -> Self {
         let answered = status.and_then(|status| status.last_handled_reconcile_at.clone());
         Self {
             generation: status.and_then(|status| status.observed_generation),

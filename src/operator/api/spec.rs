@@ -26,7 +26,7 @@ use super::status::PolicyImageStatus;
     namespaced,
     status = "PolicyImageStatus",
     derive = "PartialEq",
-    doc = "PolicyImage fetches an Open Policy Agent bundle from an OCI registry, proves it and delivers it to a ConfigMap.",
+    doc = "PolicyImage fetches an Open Policy Agent bundle from an OCI registry, verifies its signatures and delivers it to a ConfigMap.",
     validation = Rule::new("self.metadata.name.size() <= 246 || (has(self.spec.delivery) && has(self.spec.delivery.configMap) && has(self.spec.delivery.configMap.name))")
         .message("the name is too long to append '-bundle'; shorten metadata.name to 246 characters or set spec.delivery.configMap.name"),
     printcolumn(name = "Image", type_ = "string", json_path = ".spec.image"),
@@ -88,7 +88,8 @@ pub struct PolicyImageSpec {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub insecure: bool,
 
-    /// What must be proved before the policy is delivered. Absent: nothing is, and the condition Verified says so.
+    /// Signatures that must be verified before the policy is delivered. Absent: none, and the condition Verified says
+    /// so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify: Option<Verify>,
 
@@ -113,7 +114,7 @@ pub struct PolicyImageSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delivery: Option<DeliverySpec>,
 
-    /// Why all other fields are empty. No field of the API: set where an API server sent a spec that cannot be read.
+    /// Why all other fields are empty. Not a field of the API: set where an API server sent a spec that cannot be read.
     #[serde(skip)]
     #[schemars(skip)]
     pub unreadable: Option<UnreadableSpec>,
@@ -122,14 +123,14 @@ pub struct PolicyImageSpec {
 /// What makes a spec unreadable for this version of the operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnreadableSpec {
-    /// The field in which reading ended.
+    /// The field in which decoding failed.
     pub field: String,
-    /// The field that should be in there.
+    /// The field that is missing there.
     pub missing: Option<String>,
 }
 
 impl PolicyImageSpec {
-    /// Stands for a spec that cannot be read. It asks for nothing.
+    /// The placeholder for a spec that cannot be read. It requests nothing.
     #[must_use]
     pub fn unreadable(cause: UnreadableSpec) -> Self {
         Self {
@@ -260,7 +261,7 @@ pub struct AuthoritySpec {
         .message("write a name of a-z, 0-9 and '-', with a letter or digit at both ends"))]
     pub name: String,
 
-    /// Public keys that speak for it, as made by `cosign generate-key-pair`.
+    /// Public keys of the signer, as made by `cosign generate-key-pair`.
     pub key: KeySource,
 }
 
@@ -270,7 +271,7 @@ pub struct AuthoritySpec {
 #[x_kube(
     validation = Rule::new("[has(self.data), has(self.secretRef), has(self.configMapRef)].filter(x, x).size() == 1")
         .message("set exactly one of data, secretRef and configMapRef"),
-    // OperatorOptions of the whole, not of data: the refusal of a text repeats it, and with it a private key.
+    // Rules on the whole key, not on data: an error about a text repeats it, and with it a private key.
     validation = Rule::new("!has(self.data) || !self.data.contains('PRIVATE KEY')")
         .message("this is a private key; put the public key here and treat the private key as leaked")
         .field_path(".data"),

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct PolicyImageStatus {
-    /// The generation that the conditions speak about.
+    /// The generation that the conditions describe.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
@@ -27,7 +27,7 @@ pub struct PolicyImageStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bundle: Option<BundleStatus>,
 
-    /// What proved the bundle that is delivered now; absent where nothing was asked for.
+    /// The verification of the bundle that is delivered now; absent where none was required.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verification: Option<VerificationStatus>,
 
@@ -35,7 +35,7 @@ pub struct PolicyImageStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delivery: Option<DeliveryStatus>,
 
-    /// Value of the annotation reconcile.opcr.io/requestedAt that the last run answered.
+    /// Value of the annotation reconcile.opcr.io/requestedAt that the last run handled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_handled_reconcile_at: Option<String>,
 }
@@ -75,7 +75,7 @@ pub struct BundleStatus {
     pub annotations: BTreeMap<String, String>,
 }
 
-/// A proof.
+/// A verification.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct VerificationStatus {
@@ -117,10 +117,10 @@ fn conditions(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
             "properties": {
                 "type": { "type": "string", "maxLength": 316, "description": "Type of the condition." },
                 "status": { "type": "string", "enum": ["True", "False", "Unknown"], "description": "True, False or Unknown." },
-                "reason": { "type": "string", "maxLength": 1024, "description": "One word for programs." },
+                "reason": { "type": "string", "maxLength": 1024, "description": "Reason in CamelCase, for programs." },
                 "message": { "type": "string", "maxLength": 32768, "description": "What happened, to what, and what to do." },
                 "lastTransitionTime": { "type": "string", "format": "date-time", "description": "When status last changed." },
-                "observedGeneration": { "type": "integer", "format": "int64", "minimum": 0, "description": "The generation that this condition speaks about." },
+                "observedGeneration": { "type": "integer", "format": "int64", "minimum": 0, "description": "The generation that this condition describes." },
             },
         },
     })

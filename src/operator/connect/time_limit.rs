@@ -1,8 +1,8 @@
 //! A time limit for every call to the API server.
 //!
-//! A server that accepts and says no more, or that stops in the middle of an answer, would else hold whoever asked for
-//! ever: a run with its slot, a list with its watch. The client's own limit for reading is none of this: it would end
-//! watches, which are quiet for minutes.
+//! A server that accepts and never responds, or that stops in the middle of a response, would otherwise block its
+//! caller for ever: a run with its slot, a list with its watch. The client's own read timeout does not help: it would
+//! end watches, which are quiet for minutes.
 
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -14,11 +14,11 @@ use http_body_util::{BodyExt, Either, Full};
 use kube::client::Body;
 use tower::{BoxError, Service};
 
-/// Most time for an answer to the last byte, retries included. Webhooks have at most 30 s each, but a cluster that needs
-/// that long is better asked again.
+/// Most time for a response to the last byte, retries included. Webhooks have at most 30 s each, but for a cluster that
+/// needs that long a retry is better.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
-/// Most time until a watch begins to answer. After that the watcher looks for signs of life by itself.
+/// Most time until the response to a watch begins. After that the watcher checks for signs of life by itself.
 pub(crate) const WATCH_START_LIMIT: Duration = Duration::from_secs(10);
 
 /// The API server did not answer in time.

@@ -22,15 +22,15 @@ pub(crate) struct Context<P> {
     pub objects: ClusterObjects,
     /// Resolve, verify, acquire.
     pub pipeline: Pipeline<P>,
-    /// What holds for all objects.
+    /// The options that apply to all objects.
     pub options: OperatorOptions,
-    /// What is remembered of each object.
+    /// The state of each object between runs.
     pub states: StateCache,
-    /// Says how runs ended.
+    /// Reports how runs ended.
     pub status: StatusWriter,
-    /// What is counted.
+    /// The metrics.
     pub metrics: Arc<Metrics>,
-    /// Runs at work at one time, over all watched namespaces.
+    /// The slots for runs at work, over all watched namespaces.
     pub concurrency: usize,
 }
 

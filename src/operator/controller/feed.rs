@@ -1,6 +1,6 @@
-//! From the events of watches to the objects that are to be run.
+//! From the events of watches to the objects that are added to the queue.
 //!
-//! The stores that the runs look into must be filled from the same events before they come here.
+//! The stores that the runs read must be filled from the same events before they arrive here.
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -19,10 +19,10 @@ use crate::operator::api::spec::PolicyImage;
 use crate::operator::api::{GROUP, Request};
 use crate::pipeline::reason::chain;
 
-/// Adds objects when their spec changes or somebody asks for a run, and sends `listed` when the first list is complete.
+/// Adds objects when their spec changes or a run is requested, and sends `listed` when the first list is complete.
 ///
-/// Those of a list are added when it is complete, because the store shows them from then on. What `states` remembers of
-/// objects that are deleted is forgotten, also where they were deleted while nobody watched.
+/// Those of a list are added when it is complete, because the store shows them from then on. The `states` of deleted
+/// objects are dropped, also where an object was deleted while the watch was down.
 pub(crate) async fn objects(
     changes: impl Stream<Item = watcher::Result<Event<PolicyImage>>>,
     queue: &SharedQueue,
@@ -45,7 +45,7 @@ pub(crate) async fn objects(
                     states.forget(&gone.namespace, &gone.name);
                 }
                 seen = std::mem::take(&mut list);
-                // Whoever waits for it may be gone by now, on the way out.
+                // The receiver may be gone by now, during shutdown.
                 let _ = listed.take().map(|listed| listed.send(()));
             }
             Ok(Event::Apply(object)) => {
@@ -64,7 +64,7 @@ pub(crate) async fn objects(
 }
 
 /// Adds the PolicyImages that a changed ConfigMap names as its owners, and the one that `states` says delivered it: its
-/// owner reference may be what was changed. Most changes are our own writes; the trigger sees to those.
+/// owner reference may be what was changed. Most changes are our own writes; the trigger filters those.
 pub(crate) async fn config_maps<K: ResourceExt>(
     changes: impl Stream<Item = watcher::Result<Event<K>>>,
     queue: &SharedQueue,
@@ -78,7 +78,7 @@ pub(crate) async fn config_maps<K: ResourceExt>(
                 continue;
             }
             Ok(Event::Init | Event::InitDone) => continue,
-            // After a start or a lost connection: most are as they were.
+            // After a start or a lost connection: most are unchanged.
             Ok(Event::InitApply(object)) => (object, Priority::Routine),
             Ok(Event::Apply(object) | Event::Delete(object)) => (object, Priority::Restoration),
         };
@@ -98,7 +98,7 @@ pub(crate) async fn config_maps<K: ResourceExt>(
 }
 
 fn log_failure(error: &watcher::Error) {
-    tracing::warn!(error = chain(error), "a watch failed and is started again");
+    tracing::warn!(error = chain(error), "a watch failed and is restarted");
 }
 
 fn named(metadata: &ObjectMeta) -> NamespacedName {
@@ -106,7 +106,7 @@ fn named(metadata: &ObjectMeta) -> NamespacedName {
     NamespacedName::new(namespace.unwrap_or_default(), name.unwrap_or_default())
 }
 
-/// The same as long as neither the spec nor the annotation that asks for a run changes. Our own status patches change
+/// The same as long as neither the spec nor the annotation that requests a run changes. Our own status patches change
 /// neither.
 fn trigger_key(object: &PolicyImage) -> u64 {
     let mut hasher = DefaultHasher::new();
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_what_asks_for_a_run_is_added() {
+    async fn only_changes_that_request_a_run_are_added() {
         let (queue, (listed, is_listed)) = (SharedQueue::new(1000), oneshot::channel());
         let first = vec![Event::Init, Event::InitApply(object("1", 1)), Event::InitDone];
         // The status, then a list that shows nothing new, then the spec.

@@ -1,12 +1,12 @@
 //! Whose run is next: a work queue that shares its capacity between namespaces.
 //!
-//! Like client-go's work queues it holds an object once, however often it is added; one that is added while it runs is
-//! run once more afterwards; and one whose next run has a time waits for it here. What client-go's do not have:
+//! Like client-go's work queues it holds an object once, however often it is added; an object added while it runs is
+//! run once more afterwards; and an object whose next run is due later waits for it here. What client-go's do not have:
 //!
-//! * Namespaces with work take turns, so ten thousand objects of one do not come before one of another.
+//! * Namespaces with work take turns, so ten thousand objects of one do not go before one object of another.
 //! * A namespace may have as many runs under way as there is capacity left free. Alone it gets half; of `n` busy ones
-//!   each gets one part in `n + 1`, and as much stays free for whoever comes next. A share that is lost to hosts that
-//!   hang is thus a share of its own namespace, and none can be filled up so that others find nothing.
+//!   each gets one part in `n + 1`, and as much stays free for the next namespace. Hosts that hang thus use up the
+//!   share of their own namespace, and no namespace can take all capacity.
 //! * A [`Priority::Restoration`] goes before the rest of its namespace and may use twice that share, so a ConfigMap is
 //!   restored while all other runs of its namespace hang.
 //!
@@ -50,7 +50,7 @@ pub(crate) enum Priority {
 /// Where an object stands in its namespace: by priority, then by order of arrival.
 type Place = (Priority, u64);
 
-/// What an object waits for.
+/// What an object is waiting for.
 #[derive(Debug)]
 enum State {
     /// Its time.
@@ -116,7 +116,7 @@ impl WorkQueue {
         self.waiting
     }
 
-    /// Asks for a run as soon as it is the object's turn.
+    /// Requests a run as soon as it is the object's turn.
     pub(crate) fn add(&mut self, object: NamespacedName, priority: Priority) {
         match self.objects.get_mut(&object) {
             Some(State::Running(again)) => *again = Some(again.map_or(priority, |before| before.min(priority))),
@@ -142,7 +142,7 @@ impl WorkQueue {
     pub(crate) fn next(&mut self, now: Instant) -> Option<NamespacedName> {
         self.wake_up(now);
         let free = self.capacity.saturating_sub(self.in_flight);
-        // A namespace that has none under way may always start one, so this ends at the first such at the latest.
+        // A namespace with no run under way may always start one, so this ends at the first of these at the latest.
         for _ in 0..self.turns.len() {
             let name = self.turns.pop_front()?;
             let Some(namespace) = self.namespaces.get_mut(&name) else {
@@ -165,8 +165,8 @@ impl WorkQueue {
         None
     }
 
-    /// A run ended; the next is due at `next`, or at once where the object was added meanwhile. One that has neither is
-    /// forgotten.
+    /// A run ended; the next is due at `next`, or at once where the object was added meanwhile. An object with neither
+    /// is removed.
     pub(crate) fn done(&mut self, object: NamespacedName, next: Option<Instant>) {
         let Some(State::Running(again)) = self.objects.remove(&object) else {
             return;

@@ -1,4 +1,5 @@
-//! The story of one run: may it write, is there anything to do, do it in time, keep what serves, say so, and plan the next.
+//! One run from start to end: check leadership and trigger, run the steps within the deadline, restore after a failure,
+//! write the status, and schedule the next run.
 
 use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
@@ -21,10 +22,10 @@ use crate::pipeline::reason::Classify as _;
 /// The interval of an object whose interval cannot be read.
 const DEFAULT_INTERVAL: Duration = Duration::from_mins(5);
 
-/// How long it may take to look after the last good bundle.
+/// How long recovering, and then restoring, the last good bundle may take.
 const RESTORE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Runs the object if there is anything to do, and says how soon it is due again; none where only a change wakes it.
+/// Runs the object if there is anything to do, and returns how soon it is due again; none where only a change wakes it.
 pub(crate) async fn reconcile<P: Ports>(
     object: &PolicyImage,
     context: &Context<P>,
@@ -82,7 +83,7 @@ async fn with_deadline<P: Ports>(
     slot: &mut Slot,
 ) -> Outcome {
     let deadline = validate::deadline(&object.spec, context.options);
-    // Boxed, so that the states of a run are not all on one stack.
+    // Boxed, so that the caller's future stays small.
     let run = Box::pin(run_once(object, context, state, trigger, config_map, slot));
     let ended = tokio::time::timeout(deadline, AssertUnwindSafe(run).catch_unwind()).await;
     // The deadline may have passed while the run waited without its slot, and what follows is work.
@@ -109,7 +110,7 @@ async fn run_once<P: Ports>(
 ) -> Result<Success, Failure> {
     let started = Instant::now();
     if trigger == Trigger::Requested {
-        // Whoever asks knows what was repaired; what failed before says nothing about that.
+        // The user may have repaired the cause, so earlier failures do not count.
         state.failures = 0;
     }
     let not_before = trigger.not_before(state, interval(object), started);
@@ -136,7 +137,7 @@ async fn run_once<P: Ports>(
         Ok(verified) => (verified.revision == *revision).then_some(true),
         Err(error) => error.refuses(revision).then_some(false),
     });
-    // An answer from before this run may miss the push or the signature that made somebody ask for the run.
+    // A result from before this run may miss the push or the signature that the run was requested for.
     let may_be_outdated = verified.as_ref().map_or(true, |verified| {
         !verified.plan.source.is_pinned() && verified.resolved_at < started
     });
@@ -146,7 +147,7 @@ async fn run_once<P: Ports>(
     reconcile::apply(object, gate, &mut pipeline, &verified?, state, config_map).await
 }
 
-/// A run that failed may not have got as far as the target.
+/// Restores the last good bundle: a run that failed may not have reached the delivery.
 async fn restore_after_failure<P: Ports>(
     object: &PolicyImage,
     context: &Context<P>,

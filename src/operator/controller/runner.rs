@@ -8,10 +8,10 @@
 //! wakes, so the price of an object grows with the number of objects. Here a run is a task of its own, only runs that
 //! were given a slot are tasks, and what waits is an entry of [`WorkQueue`].
 //!
-//! Two bounds, because waiting for a registry and working cost different things: [`WorkQueue`] bounds the runs under way
-//! and shares them between namespaces, [`Slots`] bounds those at work. A run starts with a slot and gives it back while it
-//! waits for the network. The loop takes one object from the queue and then waits for its slot, so that new runs do not
-//! pile up in front of those that want to go on.
+//! Two bounds, because waiting for a registry and working cost different things: [`WorkQueue`] bounds the runs under
+//! way and shares them between namespaces, [`Slots`] bounds those at work. A run starts with a slot and gives it back
+//! while it waits for the network. The loop takes one object from the queue and then waits for its slot, so that new
+//! runs do not pile up in front of those that are ready to continue.
 //!
 //! Knows nothing of Kubernetes: [`Reconciler`] does.
 
@@ -31,17 +31,17 @@ use crate::operator::slot::{Slot, Slots};
 
 /// Runs objects.
 pub(crate) trait Reconciler: Send + Sync + 'static {
-    /// Runs an object once, and says how soon it is to be run again; none where only a change wakes it.
+    /// Runs an object once, and returns how soon it is due again; none where only a change wakes it.
     fn reconcile(&self, object: &NamespacedName, slot: Slot) -> impl Future<Output = Option<Duration>> + Send;
 
     /// A run panicked: how soon the object is run again.
     fn panicked(&self) -> Duration;
 
-    /// So many objects wait for their turn.
+    /// Reports how many objects wait for their turn.
     fn waiting(&self, objects: usize);
 }
 
-/// A queue that many fill and one empties.
+/// A queue with many producers and one consumer.
 #[derive(Debug)]
 pub(crate) struct SharedQueue {
     queue: Mutex<WorkQueue>,
@@ -58,7 +58,7 @@ impl SharedQueue {
         }
     }
 
-    /// Asks for runs as soon as it is the objects' turn.
+    /// Requests runs as soon as it is the objects' turn.
     pub(crate) fn add(&self, objects: impl IntoIterator<Item = NamespacedName>, priority: Priority) {
         let mut queue = self.lock();
         for object in objects {
@@ -73,7 +73,7 @@ impl SharedQueue {
         self.changed.notify_one();
     }
 
-    /// Waits until a run may start. `observe` is told how many objects wait, whenever that may have changed.
+    /// Waits until a run may start. `observe` receives how many objects wait, whenever that may have changed.
     async fn next(&self, observe: impl Fn(usize)) -> NamespacedName {
         loop {
             let (object, due) = {
@@ -84,7 +84,7 @@ impl SharedQueue {
             };
             match (object, due) {
                 (Some(object), _) => return object,
-                // Either way the queue is looked at again.
+                // Either way the queue is checked again.
                 (None, Some(due)) => drop(tokio::time::timeout_at(due, self.changed.notified()).await),
                 (None, None) => self.changed.notified().await,
             }
@@ -104,7 +104,7 @@ impl SharedQueue {
     }
 
     fn lock(&self) -> MutexGuard<'_, WorkQueue> {
-        // Nothing in it panics between two changes that belong together.
+        // Nothing panics between two changes that belong together.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,4 +1,4 @@
-//! What the operator remembers of each object between two runs, and what a run makes of it. All of it can be lost: it
+//! What the operator caches about each object between two runs, and how a run changes it. All of it can be lost: it
 //! saves work and never decides.
 
 use std::collections::HashMap;
@@ -16,30 +16,30 @@ use crate::pipeline::reason::Disposition;
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// The longest delay after a failure, unless the interval is shorter.
 const LAST_RETRY: Duration = Duration::from_mins(5);
-/// How soon an object is run again that was replaced during a run: as soon as its watch has shown it.
+/// How soon an object is run again that was replaced during a run: the time for its watch to show it.
 const CONFLICT_RETRY: Duration = Duration::from_millis(100);
-/// The part of every delay that chance adds, so that objects made together do not stay together.
+/// The jitter of every delay, as a part of it, so that objects created together do not stay in step.
 const JITTER: f64 = 0.1;
-/// How soon an answer that was shared, and may be older than the change that asked for it, is asked for again.
+/// How soon a tag is resolved again whose shared result may be older than the change that triggered the run.
 const REVALIDATION: Duration = Duration::from_secs(10);
 
-/// What is remembered of one object.
+/// The state of one object.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ObjectState {
     /// Failed runs since the last good one.
     pub failures: u32,
-    /// The next run must not use an answer about the tag that is older than this.
+    /// The next run must not use a resolution of the tag that is older than this.
     pub revalidate_after: Option<Instant>,
     /// What is known of its ConfigMap.
     pub config_map: ConfigMapState,
-    /// The run before; none where its status could not be written, so that the next must not take it for done.
+    /// The previous run; none where its status could not be written, so that the next does not take it for done.
     pub last_run: Option<LastRun>,
 }
 
 /// A run that ended and was reported.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LastRun {
-    /// What it answered.
+    /// The request that it handled.
     pub request: Request,
     /// When it began.
     pub started: Instant,
@@ -47,14 +47,14 @@ pub(crate) struct LastRun {
     pub ended: Instant,
     /// When the next one is due.
     pub next_due: Instant,
-    /// The version of the object that writing its status made, where it had to be written.
+    /// The resource version that writing its status created, where it had to be written.
     pub status_version: Option<u64>,
 }
 
-/// All that the next state depends on, beside the state before.
+/// All that the next state depends on, beside the previous state.
 #[derive(Debug)]
 pub(crate) struct EndedRun<'a> {
-    /// What the run answered.
+    /// The request that the run handled.
     pub request: Request,
     /// When it began.
     pub started: Instant,
@@ -64,13 +64,13 @@ pub(crate) struct EndedRun<'a> {
     pub outcome: &'a Outcome,
     /// What became of its status.
     pub written: Written,
-    /// How often to look again.
+    /// The interval of the object.
     pub interval: Duration,
     /// Between 0 and 1.
     pub jitter: f64,
 }
 
-/// What is remembered after a run, and how long to wait before the next one. None: only a change wakes the object.
+/// The state after a run, and how long to wait before the next one. None: only a change wakes the object.
 #[must_use]
 pub(crate) fn next_state(mut state: ObjectState, run: EndedRun<'_>) -> (ObjectState, Option<Duration>) {
     let failed = matches!(run.outcome, Outcome::Failure(_)) || run.written == Written::Failed;
@@ -106,7 +106,7 @@ fn time_until_due(state: &ObjectState, run: &EndedRun<'_>) -> Option<Duration> {
         Outcome::Success(_) => answered,
         Outcome::Failure(_) => match run.outcome.disposition() {
             Some(Disposition::Retry) => return Some(retry(run.interval, state.failures, run.jitter)),
-            // At least this long: the other side asked for it.
+            // At least this long: the server asked for it.
             Some(Disposition::WaitFor(wait)) => wait,
             Some(Disposition::Stalled) | None => answered,
         },
@@ -114,8 +114,8 @@ fn time_until_due(state: &ObjectState, run: &EndedRun<'_>) -> Option<Duration> {
     Some(jittered(delay, run.jitter))
 }
 
-/// How long to wait before something that may pass by itself is tried again: a failed step, or a status that could not be
-/// written. Doubles with each failure in a row, so that an API server that is down is not hammered by all objects.
+/// How long to wait before a failed step, or a status that could not be written, is retried. Doubles with each failure
+/// in a row, so that an API server that is down is not hammered by all objects.
 fn retry(interval: Duration, failures: u32, jitter: f64) -> Duration {
     let doubled = FIRST_RETRY.saturating_mul(1 << failures.saturating_sub(1).min(16));
     jittered(doubled.min(LAST_RETRY).min(interval), jitter)
@@ -139,7 +139,7 @@ struct States {
     deliverers: HashMap<Name, String>,
 }
 
-/// A state, and the UID of the object that it is about.
+/// A state, and the UID of its object.
 #[derive(Debug)]
 struct Owned {
     uid: String,
@@ -147,7 +147,7 @@ struct Owned {
 }
 
 impl StateCache {
-    /// What is remembered of an object; nothing if the name now belongs to another UID.
+    /// The state of an object; the default if the name now belongs to another UID.
     #[must_use]
     pub(crate) fn get(&self, key: &ObjectKey) -> ObjectState {
         let states = self.lock();
@@ -155,7 +155,7 @@ impl StateCache {
         found.map(|owned| owned.state.clone()).unwrap_or_default()
     }
 
-    /// Remembers the state of an object.
+    /// Stores the state of an object.
     pub(crate) fn put(&self, key: &ObjectKey, state: ObjectState) {
         let mut states = self.lock();
         states.forget(&name(key));
@@ -180,7 +180,7 @@ impl StateCache {
     }
 
     fn lock(&self) -> MutexGuard<'_, States> {
-        // A panic elsewhere leaves maps that are still whole: nothing in a change of them panics.
+        // A panic elsewhere leaves the maps consistent: nothing in a change of them panics.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

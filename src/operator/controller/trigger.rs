@@ -1,4 +1,4 @@
-//! Why a run is wanted, whether there is anything to do now, and how old an answer of the registry may be. Pure.
+//! Why an object is run, whether there is anything to do now, and how old a result of the registry may be. Pure.
 
 use std::time::{Duration, Instant};
 
@@ -10,21 +10,21 @@ use crate::operator::api::spec::PolicyImage;
 use crate::operator::identity::revision_number;
 use crate::pipeline::single_flight::FAILURE_SHARED_FOR;
 
-/// How soon an object is looked at again whose watch has not yet shown what we wrote last.
+/// How soon an object is checked again whose watch has not yet shown our last write.
 const STALE_VIEW_RETRY: Duration = Duration::from_millis(200);
 
-/// How long a view that is older than our own write is waited for.
+/// How long to wait for the watch to show our last write.
 const STALE_VIEW_LIMIT: Duration = Duration::from_secs(10);
 
-/// The least time between two runs that a person asks for.
+/// The least time between two runs that a user requests.
 const REQUEST_SPACING: Duration = Duration::from_secs(1);
 
-/// Why a run is wanted.
+/// Why an object is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Trigger {
     /// The spec has changed since the last run.
     SpecChanged,
-    /// A person asks, by the annotation.
+    /// A user requested it, by the annotation.
     Requested,
     /// The ConfigMap is not as the last run left it.
     ConfigMapChanged,
@@ -32,13 +32,13 @@ pub(crate) enum Trigger {
     Due,
 }
 
-/// What a wake-up of an object comes to.
+/// What to do about a wake-up of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Decision {
     /// There is something to do.
     Run(Trigger),
-    /// There is nothing to do for this long. Most wake-ups are of that kind, because our own writes come back through the
-    /// watches.
+    /// There is nothing to do for this long. Most wake-ups are of that kind, because our own writes come back through
+    /// the watches.
     Wait(Duration),
 }
 
@@ -53,8 +53,8 @@ pub(crate) fn decide(
 ) -> Decision {
     let request = Request::of(object);
     let Some(last) = &state.last_run else {
-        let answered = request.answered_by(object.status.as_ref());
-        return Decision::Run(reconcile_requested(&request, &answered).unwrap_or(Trigger::Due));
+        let handled = request.last_handled(object.status.as_ref());
+        return Decision::Run(reconcile_requested(&request, &handled).unwrap_or(Trigger::Due));
     };
     if is_stale(object, last, now) {
         return Decision::Wait(STALE_VIEW_RETRY);
@@ -74,7 +74,8 @@ pub(crate) fn decide(
 }
 
 /// Whether `object` is older than what this process has written to it. What is decided on such a view would be done and
-/// reported twice. Watches lag for a moment only; a cluster that was restored from a backup stays older, and is believed.
+/// reported twice. Watches lag only briefly; a cluster restored from a backup stays older, and is accepted after the
+/// limit.
 fn is_stale(object: &PolicyImage, last: &LastRun, now: Instant) -> bool {
     let older_generation = object.metadata.generation < last.request.generation;
     let older_version = revision_number(&object.metadata)
@@ -83,11 +84,11 @@ fn is_stale(object: &PolicyImage, last: &LastRun, now: Instant) -> bool {
     (older_generation || older_version) && now < last.ended + STALE_VIEW_LIMIT
 }
 
-/// Whether somebody asks for something that `answered` is not the answer to.
-fn reconcile_requested(request: &Request, answered: &Request) -> Option<Trigger> {
-    if request.generation != answered.generation {
+/// The trigger, where `request` asks for more than the run that handled `handled` has done.
+fn reconcile_requested(request: &Request, handled: &Request) -> Option<Trigger> {
+    if request.generation != handled.generation {
         Some(Trigger::SpecChanged)
-    } else if request.requested_at.is_some() && request.requested_at != answered.requested_at {
+    } else if request.requested_at.is_some() && request.requested_at != handled.requested_at {
         Some(Trigger::Requested)
     } else {
         None
@@ -95,14 +96,14 @@ fn reconcile_requested(request: &Request, answered: &Request) -> Option<Trigger>
 }
 
 impl Trigger {
-    /// Whether somebody waits for the answer.
+    /// Whether a user waits for the result.
     #[must_use]
     pub(crate) fn is_awaited(self) -> bool {
         matches!(self, Self::SpecChanged | Self::Requested)
     }
 
-    /// The oldest answer of the registry that a run may use which began at `started`. A person gets a new one, a change
-    /// and what failed get one that is nearly new, and what only the clock asks for is shared with others.
+    /// The oldest result of the registry that a run may use which began at `started`. A user's request gets a new one,
+    /// a change and a retry get a nearly new one, and a periodic run shares one with others.
     #[must_use]
     pub(crate) fn not_before(self, state: &ObjectState, interval: Duration, started: Instant) -> Instant {
         let age = match self {
@@ -118,7 +119,7 @@ impl Trigger {
     }
 }
 
-/// How old a shared answer about a tag may be when nothing but the clock asked for it.
+/// How old the shared resolution of a tag may be in a periodic run.
 fn tolerated_age(interval: Duration) -> Duration {
     (interval / 10).clamp(Duration::from_secs(1), Duration::from_secs(30))
 }

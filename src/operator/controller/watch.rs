@@ -1,8 +1,8 @@
 //! The watches of a controller: of PolicyImages, and of the ConfigMaps that carry our label.
 //!
-//! Neither can fail by what it is sent: see [`received`](crate::operator::received). Neither can fail because the other
-//! does: each waits by itself after a failure, and only events leave it. An object of which a part cannot be read is told
-//! of once ([`faults`]); a watch that goes on failing makes the replica unready ([`health`]).
+//! Neither can fail by what it receives: see [`received`](crate::operator::received). Neither can fail because the
+//! other does: each backs off by itself after a failure, and emits nothing but events. An object of which a part cannot
+//! be read is reported once ([`faults`]); a watch that keeps failing makes the replica unready ([`health`]).
 
 mod faults;
 pub(crate) mod health;
@@ -38,21 +38,21 @@ const PAGE_SIZE: u32 = 50;
 /// Most characters of an annotation that are kept: one more than are compared and reported.
 const ANNOTATION_LIMIT: usize = 257;
 
-/// Where watches look, and who is told how they are doing.
+/// What is watched, and where the health of the watches is reported.
 #[derive(Clone)]
 pub(crate) struct WatchScope {
     /// The API server.
     pub client: Client,
     /// The only namespace, or all.
     pub namespace: Option<String>,
-    /// Is told when a watch fails.
+    /// Notified when a watch fails.
     pub health: WatchHealth,
     /// Counts objects that cannot be read.
     pub metrics: Arc<Metrics>,
 }
 
 impl WatchScope {
-    /// PolicyImages, with what is used of their metadata. One whose spec cannot be read is there too, and says so.
+    /// PolicyImages, with the metadata in use. One whose spec cannot be read is included, and marked as such.
     pub(crate) fn policy_images(&self) -> impl Stream<Item = watcher::Result<Event<PolicyImage>>> + Send + use<> {
         let mut faults = Faults::new(Watched::PolicyImages, Arc::clone(&self.metrics));
         self.events::<WatchedPolicyImage>(Config::default(), Watched::PolicyImages)
@@ -69,8 +69,8 @@ impl WatchScope {
             .map(Ok)
     }
 
-    /// ConfigMaps that carry our label. One that names no PolicyImage as an owner, whoever labelled it so, is told of as
-    /// deleted: nobody has to keep it, and who delivered it is told.
+    /// ConfigMaps that carry our label. One that names no PolicyImage as an owner, whoever labelled it, is reported as
+    /// deleted: it need not be stored, and the object that delivered it is still notified.
     pub(crate) fn config_maps(&self) -> impl Stream<Item = watcher::Result<Event<ConfigMapMetadata>>> + Send + use<> {
         let mut faults = Faults::new(Watched::ConfigMaps, Arc::clone(&self.metrics));
         let selector = format!("{MANAGED_BY_LABEL}={FIELD_MANAGER}");
@@ -87,7 +87,7 @@ impl WatchScope {
             .map(|event| Ok(without_foreign(event)))
     }
 
-    /// Events of one watch. What goes wrong is logged and told, and tried again after a pause.
+    /// Events of one watch. Failures are logged and reported, and the watch restarts after a backoff.
     fn events<K>(&self, config: Config, kind: Watched) -> impl Stream<Item = Event<K>> + Send + use<K>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
@@ -108,7 +108,7 @@ impl WatchScope {
     }
 }
 
-/// The event about another form of the object, told whether the object is gone; none where there is none.
+/// The event with its object converted by `change`, which receives whether the object is gone; none where it drops it.
 fn map<K, L>(event: Event<K>, change: impl FnOnce(K, bool) -> Option<L>) -> Option<Event<L>> {
     match event {
         Event::Apply(object) => change(object, false).map(Event::Apply),
@@ -133,7 +133,7 @@ fn names_policy_image(metadata: &ObjectMeta) -> bool {
     metadata.owner_references.iter().flatten().any(is_policy_image)
 }
 
-/// Annotations can be large, and are of no use but for those that ask for a run.
+/// Annotations can be large, and only those that request a run are used.
 fn slim_policy_image(metadata: &mut ObjectMeta) {
     let mut annotations = metadata.annotations.take().unwrap_or_default();
     annotations.retain(|key, _| REQUESTED_AT_ANNOTATIONS.contains(&key.as_str()));

@@ -1,4 +1,4 @@
-//! Delivery to a ConfigMap: `observe` what is there, `apply` what was verified, `restore` what somebody removed.
+//! Delivery to a ConfigMap: `observe` what is there, `apply` what was verified, `restore` what another client removed.
 
 mod apply;
 mod error;

@@ -1,4 +1,4 @@
-//! Being the leader: renewing, losing, releasing.
+//! Leadership: renewing, losing, releasing.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::pipeline::reason::chain;
 /// Why leadership ended. The process must stop all work and exit.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Loss {
-    /// Somebody else holds the Lease.
+    /// Another candidate holds the Lease.
     #[error("the Lease '{name}' is now held by '{holder}'")]
     Taken {
         /// The name of the Lease.
@@ -28,7 +28,7 @@ pub enum Loss {
         name: String,
         /// The renew deadline.
         deadline: Duration,
-        /// What the last attempt met.
+        /// The error of the last attempt.
         cause: String,
     },
 }
@@ -68,7 +68,7 @@ impl Leadership {
         }
     }
 
-    /// Waits until leadership is lost, and says why. The process must then stop all work at once and exit.
+    /// Waits until leadership is lost, and returns why. The process must then stop all work at once and exit.
     pub async fn lost(&mut self) -> Loss {
         match self
             .state
@@ -81,26 +81,26 @@ impl Leadership {
             Ok(State::HeldUntil(_)) | Err(_) => Loss::NotRenewed {
                 name: self.election.name.clone(),
                 deadline: self.election.timing.renew_deadline,
-                cause: "the renewal broke down".to_owned(),
+                cause: "the renewal task panicked".to_owned(),
             },
         }
     }
 
-    /// A handle for those who write, to ask right before a write whether they still may.
+    /// A handle for writers, to check right before a write that this replica still leads.
     #[must_use]
     pub fn handle(&self) -> LeaderHandle {
         LeaderHandle(self.state.clone())
     }
 
-    /// Gives the Lease up, so that another replica leads within a retry period. Call it after all work has stopped.
+    /// Releases the Lease, so that another replica leads within a retry period. Call it after all work has stopped.
     ///
     /// # Errors
-    /// [`RequestError`] where the API server did not take it; the others then wait until the Lease has run out.
+    /// [`RequestError`] where the API server did not accept it; the others then wait until the Lease has expired.
     pub async fn release(self) -> Result<(), RequestError> {
         // The renewal ends between two requests, so none can overtake the release.
         drop(self.stop);
         if let Err(error) = self.renewal.await {
-            tracing::error!(%error, "the renewal of the Lease broke down");
+            tracing::error!(%error, "the renewal of the Lease panicked");
         }
         self.election.vacate().await
     }
@@ -112,7 +112,7 @@ pub struct LeaderHandle(watch::Receiver<State>);
 
 impl LeaderHandle {
     /// True while the last renewal is younger than the renew deadline, by the clock of this very moment: a process that
-    /// was stopped for longer than its Lease gets `false` on its first question, before any task has noticed the loss.
+    /// was stopped for longer than its Lease gets `false` on its first call, before any task has noticed the loss.
     #[must_use]
     pub fn holds(&self) -> bool {
         matches!(&*self.0.borrow(), State::HeldUntil(until) if Instant::now() < *until)
@@ -120,7 +120,7 @@ impl LeaderHandle {
 }
 
 impl LeaderElection {
-    /// Renews until the Lease is lost (then says why) or `stop` is sent or dropped.
+    /// Renews until the Lease is lost (then returns why) or `stop` is sent or dropped.
     async fn renew(
         self,
         mut view: View,
@@ -138,7 +138,7 @@ impl LeaderElection {
                 }
                 () = sleep_until(next) => {}
             }
-            // `timeout_at` polls its future before its clock: after a long pause the clock must be asked first.
+            // `timeout_at` polls its future before its clock: after a long pause the clock must be checked first.
             if Instant::now() >= until {
                 break;
             }

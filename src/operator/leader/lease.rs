@@ -26,7 +26,7 @@ pub(super) enum Decision {
         /// The Lease as it was read.
         lease: Box<Lease>,
     },
-    /// Somebody holds it.
+    /// Another candidate holds it.
     Wait {
         /// Who.
         holder: String,
@@ -54,12 +54,12 @@ impl View {
         }
     }
 
-    /// Remembers what our write returned.
+    /// Stores what our write returned.
     pub(super) fn keep_own(&mut self, lease: Lease) {
         self.own = Some(lease);
     }
 
-    /// What our last write returned. Taken, so that it is read anew unless the next write succeeds too.
+    /// What our last write returned. Taken, so that the Lease is read again unless the next write succeeds too.
     pub(super) fn take_own(&mut self) -> Option<Lease> {
         self.own.take()
     }
@@ -75,7 +75,7 @@ pub(super) fn holder(lease: &Lease) -> Option<&str> {
         .filter(|holder| !holder.is_empty())
 }
 
-/// The duration that the *holder* asked for: it may be configured otherwise than we are.
+/// The duration that the *holder* set: it may be configured differently than we are.
 fn duration(lease: &Lease) -> Duration {
     let seconds = lease
         .spec
@@ -91,7 +91,7 @@ pub(super) fn named(mut lease: Lease, name: &str) -> Lease {
     lease
 }
 
-/// The Lease as `identity` writes it to take or keep it. Everything that is not about holding it stays.
+/// The Lease as `identity` writes it to acquire or renew it. All other fields stay.
 pub(super) fn held_by(identity: &str, mut lease: Lease, duration: Duration, now: Timestamp) -> Lease {
     let existed = lease.spec.is_some();
     let changes_hands = holder(&lease) != Some(identity);
@@ -109,7 +109,7 @@ pub(super) fn held_by(identity: &str, mut lease: Lease, duration: Duration, now:
     lease
 }
 
-/// The Lease as its holder writes it to give it up. The duration of one second is for candidates that look at it alone.
+/// The Lease as its holder writes it to release it. The duration of one second is for candidates that look at it alone.
 pub(super) fn released(mut lease: Lease, now: Timestamp) -> Lease {
     let transitions = lease.spec.as_ref().and_then(|spec| spec.lease_transitions);
     lease.spec = Some(LeaseSpec {

@@ -36,12 +36,12 @@ impl Timing {
         })
     }
 
-    /// No request may eat the whole deadline: after one that hangs, there is time for another.
+    /// No request may use up the whole deadline: after one that hangs, there is time for another.
     pub(super) fn request_timeout(self) -> Duration {
         self.renew_deadline / 2
     }
 
-    /// Between once and 1.2 times the retry period, so that candidates do not ask in step.
+    /// Between once and 1.2 times the retry period, so that candidates do not retry in step.
     pub(super) fn jittered_retry(self) -> Duration {
         self.retry.mul_f32(1.0 + 0.2 * fastrand::f32())
     }

@@ -1,4 +1,4 @@
-//! Brings every place that a plan delivers to up to what was verified.
+//! Brings every delivery of a plan up to the verified revision.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
@@ -12,14 +12,14 @@ use crate::operator::write_gate::WriteGate;
 use crate::pipeline::acquire::{Acquired, BundleSummary};
 use crate::pipeline::ports::Ports;
 
-/// How often a ConfigMap is looked at in one run while another client changes it between our look and our write.
+/// How often a ConfigMap is observed in one run while another client changes it between our read and our write.
 const CONFLICT_ATTEMPTS: u32 = 3;
 
-/// Delivers what `plan` verified wherever it is not yet. Answers what there is to report about the bundle; nothing where
-/// `status` says it already.
+/// Delivers the verified bundle of `plan` wherever it is not yet. Returns what there is to report about the bundle;
+/// nothing where `status` says it already.
 ///
-/// Which bundle it must be is what the verified manifest says. Status has no word in this: whoever may edit it could name
-/// a bundle of their own, and put it into the ConfigMap.
+/// The verified manifest says which bundle it must be. Status has no say in this: whoever may edit it could name a
+/// bundle of their own, and put it into the ConfigMap.
 ///
 /// # Errors
 /// The error of the step that failed.
@@ -56,7 +56,7 @@ pub async fn deliver<P: Ports>(
     Ok(summary)
 }
 
-/// Answers the bundle where it had to be written.
+/// Returns the bundle where it had to be written.
 async fn deliver_to<P: Ports>(
     target: &ConfigMapDelivery,
     wanted: &Digest,
@@ -89,14 +89,14 @@ async fn deliver_to<P: Ports>(
                 });
                 return Ok(Some(acquired));
             }
-            // What the watch showed is not there any more; look for ourselves.
-            Err(error) if is_worth_another_look(&error, &mut attempts) => watched = None,
+            // What the watch showed is out of date; read the ConfigMap.
+            Err(error) if should_retry(&error, &mut attempts) => watched = None,
             Err(error) => return Err(error.into()),
         }
     }
 }
 
-fn is_worth_another_look(error: &ApplyError, attempts: &mut u32) -> bool {
+fn should_retry(error: &ApplyError, attempts: &mut u32) -> bool {
     *attempts = attempts.saturating_sub(1);
     error.is_conflict() && *attempts > 0
 }
@@ -106,8 +106,8 @@ pub(super) fn reported(status: Option<&PolicyImageStatus>) -> Option<Digest> {
     status?.bundle.as_ref()?.digest.parse().ok()
 }
 
-/// Other ConfigMaps where the bundle may still be: by status, and where this process put it last, if status could not be
-/// written since.
+/// Other ConfigMaps where the bundle may still be: by status, and where this process put it last, if status could not
+/// be written since.
 fn previous_config_maps(
     target: &ConfigMapDelivery,
     status: Option<&PolicyImageStatus>,

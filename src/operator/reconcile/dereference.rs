@@ -14,20 +14,20 @@ use crate::pipeline::reason::{Classify, Disposition, Reason};
 /// Most bytes that are read from one key.
 pub const MAX_VALUE_BYTES: usize = 1 << 20;
 
-/// Most bytes of all values that one object refers to, those of its ServiceAccount included. Each run holds them all, so
-/// that fifty values of the largest size would be fifty times as much.
+/// Most bytes of all values that one object refers to, those of its ServiceAccount included. Each run holds them all in
+/// memory, so fifty values of the largest size would be fifty times as much.
 pub const MAX_REFERENCE_BYTES: usize = 2 << 20;
 
-/// Most pull secrets of one object, those of its ServiceAccount included: an API server does not count the latter.
+/// Most pull secrets of one object, those of its ServiceAccount included: an API server does not limit the latter.
 pub const MAX_PULL_SECRETS: usize = 32;
 
-/// How soon an absent reference is looked for again.
+/// How soon an absent reference is looked up again.
 const ABSENT_RETRY: Duration = Duration::from_secs(30);
 
 /// Values of a Secret or ConfigMap, by key.
 pub type Values = BTreeMap<String, Vec<u8>>;
 
-/// Where named objects are read: an API server, or the files given to `render`. Only what is needed of them is asked for.
+/// Where named objects are read: an API server, or the files given to `render`. Only the keys in use are read.
 pub trait ObjectReader: Send + Sync {
     /// Of a Secret, if it exists: the values of those `keys` that it has.
     fn secret(
@@ -51,16 +51,16 @@ pub trait ObjectReader: Send + Sync {
     ) -> impl Future<Output = Result<Option<Vec<String>>, ReadError>> + Send;
 }
 
-/// Why an object could not be read. Each holds what the API server said, without the body of its answer.
+/// Why an object could not be read. Each holds what the API server reported, without the body of its response.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ReadError {
     /// The API server refused, which only a change of permissions helps.
     #[error("{0}")]
     Forbid(String),
-    /// There was an answer, and it cannot be decoded. Only a change of the object helps.
+    /// The response cannot be decoded. Only a change of the object helps.
     #[error("{0}")]
     Decode(String),
-    /// There was no answer, or one that may be better next time.
+    /// There was no response, or an error that may pass.
     #[error("{0}")]
     Answer(String),
 }
@@ -81,7 +81,7 @@ pub struct References {
 /// Why something that the spec names cannot be used.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum DereferenceError {
-    /// What is written can be no object's name, and could lead out of the namespace.
+    /// The text cannot be the name of an object, and could lead out of the namespace.
     #[error("{kind} '{name}' is not the name of an object in this namespace; correct '{field}'")]
     Name {
         /// Secret, ConfigMap or ServiceAccount.

@@ -26,7 +26,7 @@ pub struct VerifiedPlan {
     pub revision: Revision,
     /// The same, with its verification.
     pub verified: Verified<Revision>,
-    /// When the registry was asked; others may have asked before this run began.
+    /// When the source was resolved; a shared result may be from before this run began.
     pub resolved_at: Instant,
 }
 
@@ -52,7 +52,7 @@ impl Outcome {
         }
     }
 
-    /// What happens after a failure; none after a good run.
+    /// What happens after a failure; none after a success.
     #[must_use]
     pub fn disposition(&self) -> Option<Disposition> {
         match self {
@@ -62,14 +62,14 @@ impl Outcome {
     }
 }
 
-/// What a good run has to report.
+/// What a successful run reports.
 #[derive(Debug)]
 pub struct Success {
     /// What the source resolved to.
     pub revision: Revision,
     /// The tag that a version range chose.
     pub semver_tag: Option<String>,
-    /// Why it may be delivered.
+    /// The verification that admitted it.
     pub verification: Verification,
     /// Where the bundle is.
     pub deliveries: Vec<Delivery>,
@@ -99,7 +99,7 @@ impl Success {
     }
 }
 
-/// What a bad run has to report.
+/// What a failed run reports.
 #[derive(Debug)]
 pub struct Failure {
     /// What went wrong.
@@ -150,7 +150,7 @@ pub enum StepError {
     /// The target cannot be used.
     #[error(transparent)]
     Observe(#[from] ObserveError),
-    /// The manifest or the bundle cannot be had.
+    /// The manifest or the bundle cannot be acquired.
     #[error(transparent)]
     Acquire(#[from] Arc<AcquireError>),
     /// The target was not written.
@@ -162,13 +162,13 @@ pub enum StepError {
     /// Another replica may lead by now.
     #[error(transparent)]
     LeadershipLost(#[from] LeadershipLost),
-    /// A fault of this program.
-    #[error("the operator failed in a way that it should not have")]
+    /// A bug in this program.
+    #[error("the run panicked, which is a bug in the operator")]
     Panic,
 }
 
 impl StepError {
-    /// What is so and, where there is something, what to do about it, on one line: `fact; hint`.
+    /// The error and, where there is one, the hint what to do about it, on one line: `fact; hint`.
     #[must_use]
     pub fn explain(&self) -> String {
         match self.hint() {
@@ -253,7 +253,7 @@ mod tests {
     use insta::assert_snapshot;
 
     fn shown(error: RegistryError) -> String {
-        StepError::from(Arc::new(ResolveError::AskRegistry(error))).explain()
+        StepError::from(Arc::new(ResolveError::QueryRegistry(error))).explain()
     }
 
     #[test]

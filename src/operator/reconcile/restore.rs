@@ -1,4 +1,4 @@
-//! After a failure: the last good bundle stays where it was, or status says that it does not.
+//! After a failure: the last good bundle stays in place, or status says that it does not.
 
 use std::time::Instant;
 
@@ -21,7 +21,7 @@ use crate::pipeline::Pipeline;
 use crate::pipeline::ports::Ports;
 
 /// The last good bundle of an object that this process has delivered nothing for: after a restart, or where another
-/// policy admitted what it remembers.
+/// policy admitted the bundle in its state.
 ///
 /// The digest is that of `delivered`, where a run of this process found everything in place, or else the one in status,
 /// which is believed in nothing else: the digest is looked for in the repository of the spec, and verified by the policy
@@ -59,10 +59,10 @@ pub async fn recover<P: Ports, O: ObjectReader>(
     })
 }
 
-/// Makes sure that what was delivered last is still there. True where it is not, and cannot be put back: it is not known
-/// (see [`recover`]), or it is the very one that `error` says is not trusted any more.
+/// Makes sure that what was delivered last is still there. True where it is not, and cannot be restored: it is not
+/// known (see [`recover`]), or it is the very one that `error` says is not trusted any more.
 ///
-/// A good run does the same on its way; this is for runs that failed before they looked.
+/// A successful run does the same on its way; this is for runs that failed before the delivery.
 pub async fn last_good_missing(
     gate: &WriteGate,
     object: &PolicyImage,
@@ -89,9 +89,9 @@ pub async fn last_good_missing(
     }
 }
 
-/// Puts back what another client changed, before a registry is asked for anything: that may take long, and what it will
-/// say is no reason to leave OPA with something else meanwhile. Nothing is put back that the last verification refused.
-/// Where this fails, the run says so.
+/// Restores what another client changed, before any request to a registry: that may take long, and its result is no
+/// reason to leave OPA with something else meanwhile. Nothing is restored that the last verification refused. Where
+/// this fails, the run reports it.
 pub async fn restore_changed(
     gate: &WriteGate,
     object: &PolicyImage,

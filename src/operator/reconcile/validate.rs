@@ -19,21 +19,21 @@ pub use duration::{DEFAULT_TIMEOUT, MAX_TIMEOUT, deadline, interval, parse_max_t
 /// Namespaces in which nothing is delivered: what runs there runs the cluster.
 const SYSTEM_NAMESPACES: [&str; 3] = ["kube-system", "kube-public", "kube-node-lease"];
 
-/// What one run sets out to do.
+/// What one run is to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     /// What to follow.
     pub source: Source,
-    /// Whose signatures it must have.
+    /// Which signatures it must have.
     pub trust: TrustPolicy,
     /// Where the bundle goes.
     pub deliveries: Vec<Delivery>,
-    /// How often to look again.
+    /// How often the object is reconciled.
     pub interval: Duration,
 }
 
 impl Plan {
-    /// The most bytes of a bundle that any of the deliveries could take.
+    /// The largest bundle that any of the deliveries could take, in bytes.
     #[must_use]
     pub fn largest_bundle(&self) -> u64 {
         let each = self.deliveries.iter().map(Delivery::largest_bundle);
@@ -71,9 +71,9 @@ pub enum ValidateError {
         missing.as_ref().map_or_else(String::new, |missing| format!(": '{missing}' is missing"))
     )]
     ReadSpec {
-        /// Where reading ended.
+        /// The field in which decoding failed.
         field: String,
-        /// What should be there.
+        /// What is missing.
         missing: Option<String>,
     },
     /// `spec.image`.
@@ -124,10 +124,10 @@ pub enum ValidateError {
         /// What is wrong with it.
         source: PublicKeyError,
     },
-    /// The authorities do not make a policy.
+    /// The authorities do not form a policy.
     #[error("spec.verify: {0}")]
     CombineAuthorities(TrustPolicyError),
-    /// The administrator demands `spec.verify`.
+    /// The administrator requires `spec.verify`.
     #[error("this operator delivers verified policies only ('--require-verification'); set 'spec.verify'")]
     RequireVerification,
     /// The namespace belongs to Kubernetes.

@@ -48,7 +48,7 @@ pub enum ManifestsError {
     ParseYaml {
         /// The file.
         file: String,
-        /// What the parser said.
+        /// What the parser reported.
         cause: String,
     },
     /// A document is not the object it claims to be.
@@ -197,8 +197,8 @@ impl Place<'_> {
     }
 }
 
-/// A field that the API does not know is refused: in a file it is a typing error, and verification that is spelled wrong
-/// must not be no verification.
+/// A field that the API does not know is refused: in a file it is a typing error, and verification that is spelled
+/// wrong must not be no verification.
 fn policy_image(mut document: Value, place: &Place<'_>) -> Result<PolicyImage, ManifestsError> {
     if let Some(fields) = document.as_object_mut() {
         fields.remove("status");

@@ -12,8 +12,8 @@ use crate::operator::kube_error::describe;
 /// Most bytes of an event's note; the API server refuses more than 1024.
 const NOTE_LIMIT: usize = 1000;
 
-/// The event that goes with the change from the old status to the new one. A repeated failure emits no event, and neither
-/// does a run that found nothing new.
+/// The event that goes with the change from the old status to the new one. A repeated failure emits no event, and
+/// neither does a run that found nothing new.
 pub(super) fn event(object: &PolicyImage, new: &PolicyImageStatus) -> Option<Event> {
     let digest = |status: &PolicyImageStatus| status.source.as_ref().map(|source| source.digest.clone());
     let ready = |status: &PolicyImageStatus| {
@@ -53,7 +53,7 @@ pub(super) fn event(object: &PolicyImage, new: &PolicyImageStatus) -> Option<Eve
 pub(super) async fn publish(client: &Client, reporter: &Reporter, object: &PolicyImage, event: &Event) {
     let reference: ObjectReference = object.object_ref(&());
     // A recorder that lives longer counts what has the same reason as one event, and shows the first note for all:
-    // a second delivery would be told with the digest of the first.
+    // a second delivery would be reported with the digest of the first.
     let recorder = Recorder::new(client.clone(), reporter.clone());
     if let Err(error) = recorder.publish(event, &reference).await {
         tracing::warn!(error = describe(&error), "an event was not published");

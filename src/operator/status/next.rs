@@ -1,4 +1,4 @@
-//! What the object says about itself after a run. Pure, and the only place that knows conditions.
+//! The status of an object after a run. Pure, and the only place that knows conditions.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ const MESSAGE_LIMIT: usize = 900;
 /// Most annotations of an image that are shown, and most characters of each.
 const ANNOTATIONS_LIMIT: (usize, usize) = (32, 256);
 
-/// The status after a run. What the run learned nothing about stays as it was; times change only where states do.
+/// The status after a run. What the run did not reach stays as it was; times change only where states do.
 #[must_use]
 pub(crate) fn next(object: &PolicyImage, outcome: &Outcome, now: Timestamp) -> PolicyImageStatus {
     let old = object.status.clone().unwrap_or_default();
@@ -117,7 +117,7 @@ fn failed(conditions: &mut Conditions<'_>, status: &PolicyImageStatus, failure: 
     let reason = failure.error.reason();
     let error = failure.error.explain();
     let taken = matches!(reason, Reason::NotOwned | Reason::Immutable);
-    // Who else writes to the ConfigMap decides what it holds.
+    // Another client may have changed what the ConfigMap holds.
     let serving = if taken || failure.last_good_missing {
         String::new()
     } else {
@@ -131,12 +131,12 @@ fn failed(conditions: &mut Conditions<'_>, status: &PolicyImageStatus, failure: 
             conditions.set(VERIFIED, "False", reason, &error);
         }
         (StepError::Verify(_), None) => conditions.set(VERIFIED, "Unknown", reason, &error),
-        (_, None) => conditions.keep_or(VERIFIED, reason, "not looked up, because the run failed before"),
+        (_, None) => conditions.keep_or(VERIFIED, reason, "not checked, because the run failed before"),
     }
     match &*failure.error {
         StepError::Observe(_) | StepError::Deliver(_) if taken => conditions.set(DELIVERED, "False", reason, &error),
         _ if failure.last_good_missing => {
-            let message = "somebody changed or deleted the ConfigMap, and the last good bundle cannot be put back before a run succeeds; see condition Ready";
+            let message = "another client changed or deleted the ConfigMap, and the last good bundle cannot be restored before a run succeeds; see condition Ready";
             conditions.set(DELIVERED, "False", reason, message);
         }
         _ if status.bundle.is_some() => conditions.delivered(status),
@@ -154,13 +154,13 @@ fn failed(conditions: &mut Conditions<'_>, status: &PolicyImageStatus, failure: 
                 RECONCILING,
                 "True",
                 Reason::ProgressingWithRetry,
-                "trying again; see condition Ready",
+                "retrying; see condition Ready",
             );
         }
     }
 }
 
-/// What goes on serving, as the end of a sentence.
+/// What stays delivered, as the end of a sentence.
 fn serving(status: &PolicyImageStatus) -> String {
     match (&status.source, &status.bundle) {
         (Some(source), Some(_)) => {
@@ -235,7 +235,7 @@ impl Conditions<'_> {
         self.set(DELIVERED, "True", Reason::Succeeded, &message);
     }
 
-    /// What was known stays known, with the generation it was known for.
+    /// Keeps the condition of an earlier run, with the generation that it describes.
     fn keep(&mut self, type_: &str) {
         self.new.extend(self.previous(type_).cloned());
     }

@@ -6,11 +6,11 @@ use serde_json::{Map, Value, json};
 use crate::operator::api::FIELD_MANAGER;
 use crate::operator::api::status::PolicyImageStatus;
 
-/// The merge patch for the object with this UID that makes `new` of `old`; none where they are equal.
+/// The merge patch for the object with this UID that turns `old` into `new`; none where they are equal.
 ///
-/// The UID keeps it from an object that was created since under the same name. The resource version is not named:
-/// whoever changes a label every second would keep the object without any condition. Conditions say which generation they
-/// speak about.
+/// The UID keeps it from an object that was created since under the same name. The resource version is not a
+/// precondition: a client that changes a label every second would keep the object without any condition. Conditions
+/// carry the generation that they describe.
 ///
 /// # Errors
 /// [`serde_json::Error`], which a status never gives.

@@ -1,12 +1,12 @@
-//! A writer that never waits.
+//! A log writer that never blocks.
 //!
-//! Whoever reads the log may stop reading: a full disk under the container runtime, a stopped `kubectl logs`. Writing
-//! to the pipe then blocks, and with it every thread that logs, until the whole operator stands still holding its Lease.
-//! Here lines go through a queue bounded in bytes to one thread that may block. What does not fit is dropped and counted,
-//! and the count is logged as soon as the reader is back.
+//! The reader of the log may stop reading: a full disk under the container runtime, a stopped `kubectl logs`. Writing
+//! to the pipe then blocks, and with it every thread that logs, until the whole operator hangs while holding its Lease.
+//! Here lines go through a queue bounded in bytes to one thread that may block. What does not fit is dropped and
+//! counted, and the count is logged as soon as the reader is back.
 //!
-//! This is a queue of one's own because the usual crate bounds lines instead of bytes (a line may be long), says nothing
-//! in the log about what it dropped, and brings a calendar and a channel along for file rotation.
+//! This is not the usual crate because that bounds lines instead of bytes (a line may be long), logs nothing about what
+//! it dropped, and brings a calendar and a channel along for file rotation.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -26,7 +26,7 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 enum Message {
     Line(Vec<u8>),
-    /// Everything queued before this is written: answer.
+    /// Reply when everything queued before this is written.
     Flush(SyncSender<()>),
 }
 
@@ -45,7 +45,7 @@ struct State {
 
 #[cfg(test)]
 impl Queue {
-    /// Lines dropped and not yet told.
+    /// Lines dropped and not yet reported.
     pub(super) fn dropped(&self) -> u64 {
         self.state.dropped.load(Ordering::Relaxed)
     }
@@ -83,14 +83,14 @@ fn write_lines(messages: &Receiver<Message>, state: &State, mut sink: impl Write
     while let Ok(message) = messages.recv() {
         match message {
             Message::Line(line) => {
-                // Where standard error is closed there is nobody to tell.
+                // Where standard error is closed there is nowhere to report it.
                 let _closed = sink.write_all(&line);
                 state.queued_bytes.fetch_sub(cost(&line), Ordering::Relaxed);
                 let lines = state.dropped.swap(0, Ordering::Relaxed);
                 if lines > 0 {
                     tracing::warn!(
                         lines,
-                        "lines of the log were dropped, because nobody read it fast enough"
+                        "log lines were dropped, because standard error was not read fast enough"
                     );
                 }
             }

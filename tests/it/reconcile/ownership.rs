@@ -133,7 +133,7 @@ async fn a_change_that_was_made_immutable_is_reported_and_mended_once_it_is_dele
     arena.patch_config_map("app-bundle", change).await;
     let object = arena.not_ready("app", "Immutable").await;
     let message = condition(&object, "Ready").message;
-    assert!(message.contains("delete it, and it is written anew"), "{message}");
+    assert!(message.contains("delete it, and it is created again"), "{message}");
     let delivered = condition(&object, "Delivered");
     assert_eq!(
         (delivered.status.as_str(), delivered.reason.as_str()),

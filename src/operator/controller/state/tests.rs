@@ -78,7 +78,7 @@ fn failure(error: impl Into<StepError>) -> Outcome {
 }
 
 fn registry(error: RegistryError) -> Outcome {
-    failure(Arc::new(ResolveError::AskRegistry(error)))
+    failure(Arc::new(ResolveError::QueryRegistry(error)))
 }
 
 fn unavailable() -> Outcome {

@@ -10,14 +10,14 @@ use crate::operator::received::is_identified;
 
 pub(super) use crate::operator::metrics::UnreadablePart as Part;
 
-/// Most objects that are remembered as told of. Above it all are forgotten, and told of again: better than to grow.
-const MAX_TOLD: usize = 10_000;
+/// Most objects that are remembered as reported. Above it all are forgotten, and reported again: better than to grow.
+const MAX_REPORTED: usize = 10_000;
 
-/// What one watch has told of already.
+/// What one watch has reported already.
 pub(super) struct Faults {
     kind: Watched,
     metrics: Arc<Metrics>,
-    told: HashMap<(String, String), Part>,
+    reported: HashMap<(String, String), Part>,
 }
 
 impl Faults {
@@ -25,11 +25,11 @@ impl Faults {
         Self {
             kind,
             metrics,
-            told: HashMap::new(),
+            reported: HashMap::new(),
         }
     }
 
-    /// Notes what of an object cannot be read, and answers whether anything can be done with the rest.
+    /// Records which part of an object cannot be read, and returns whether the rest can be used.
     pub(super) fn note(&mut self, metadata: &ObjectMeta, fault: Option<Part>, gone: bool) -> bool {
         let identified = is_identified(metadata);
         let fault = if identified { fault } else { Some(Part::Metadata) };
@@ -38,15 +38,15 @@ impl Faults {
             metadata.name.clone().unwrap_or_default(),
         );
         match fault.filter(|_| !gone) {
-            None if self.told.is_empty() => {}
-            None => drop(self.told.remove(&key)),
-            Some(part) => self.tell(key, part),
+            None if self.reported.is_empty() => {}
+            None => drop(self.reported.remove(&key)),
+            Some(part) => self.report(key, part),
         }
         identified
     }
 
-    fn tell(&mut self, key: (String, String), part: Part) {
-        if self.told.get(&key) == Some(&part) {
+    fn report(&mut self, key: (String, String), part: Part) {
+        if self.reported.get(&key) == Some(&part) {
             return;
         }
         let (namespace, name) = &key;
@@ -56,13 +56,13 @@ impl Faults {
             namespace,
             name,
             unreadable,
-            "a part of an object cannot be read and is passed over"
+            "a part of an object cannot be read and is ignored"
         );
         self.metrics.unreadable(self.kind, part);
-        if self.told.len() >= MAX_TOLD {
-            self.told.clear();
+        if self.reported.len() >= MAX_REPORTED {
+            self.reported.clear();
         }
-        self.told.insert(key, part);
+        self.reported.insert(key, part);
     }
 }
 
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_is_told_of_once_until_it_is_mended_or_gone() {
+    fn an_object_is_reported_once_until_it_is_repaired_or_deleted() {
         let mut faults = Faults::new(Watched::PolicyImages, Arc::new(Metrics::new()));
         for _ in 0..3 {
             assert!(
@@ -105,14 +105,14 @@ mod tests {
         assert_eq!(count(&faults), 2, "another part");
         faults.note(&object("app"), None, false);
         faults.note(&object("app"), Some(Part::Spec), false);
-        assert_eq!(count(&faults), 3, "mended in between");
+        assert_eq!(count(&faults), 3, "repaired in between");
         faults.note(&object("app"), Some(Part::Spec), true);
         assert_eq!(count(&faults), 3, "deleted");
-        assert!(faults.told.is_empty(), "and forgotten");
+        assert!(faults.reported.is_empty(), "and forgotten");
     }
 
     #[test]
-    fn what_does_not_say_who_it_is_cannot_be_used() {
+    fn an_object_without_an_identity_cannot_be_used() {
         let mut faults = Faults::new(Watched::ConfigMaps, Arc::new(Metrics::new()));
         for _ in 0..2 {
             assert!(!faults.note(&ObjectMeta::default(), None, false));
@@ -123,9 +123,9 @@ mod tests {
     #[test]
     fn no_number_of_objects_makes_the_memory_grow_without_end() {
         let mut faults = Faults::new(Watched::PolicyImages, Arc::new(Metrics::new()));
-        for number in 0..=MAX_TOLD {
+        for number in 0..=MAX_REPORTED {
             faults.note(&object(&number.to_string()), Some(Part::Status), false);
         }
-        assert!(faults.told.len() <= MAX_TOLD, "{}", faults.told.len());
+        assert!(faults.reported.len() <= MAX_REPORTED, "{}", faults.reported.len());
     }
 }

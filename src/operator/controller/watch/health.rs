@@ -1,4 +1,4 @@
-//! How the watches are doing. A replica whose watch fails for long works on what it saw last, and says so.
+//! The health of the watches. A replica whose watch fails for long works on what it saw last, and is not ready.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,8 +14,8 @@ use crate::operator::metrics::{Metrics, Watched};
 /// How long a watch may fail before the replica is not ready any more.
 const TOLERATED: Duration = Duration::from_mins(1);
 
-/// A watch that has not failed for this long after it was tried again has been taken up: a watch that starts says
-/// nothing until something happens, and one that does not start fails within this time.
+/// A watch that has not failed for this long after a retry counts as established: a watch that starts sends nothing
+/// until something happens, and one that does not start fails within this time.
 const QUIET: Duration = pause::MAXIMUM
     .saturating_add(WATCH_START_LIMIT)
     .saturating_add(Duration::from_secs(2));
@@ -46,7 +46,7 @@ impl WatchHealth {
         }
     }
 
-    /// Which watch has been failing for too long, and why, in a few words for people.
+    /// Which watch has been failing for too long, and why, in a few words for humans.
     #[must_use]
     pub(crate) fn reason(&self) -> Option<String> {
         let now = Instant::now();
@@ -66,7 +66,7 @@ impl WatchHealth {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Watch>> {
-        // A panic elsewhere leaves a list that is still whole.
+        // A panic elsewhere leaves the list consistent.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -91,7 +91,7 @@ impl Watch {
 struct State {
     /// The first failure since it last worked, and the last.
     failures: Option<(Instant, Instant)>,
-    /// Whether a list is under way, which says when it is complete.
+    /// Whether a list is under way, whose end is an event of its own.
     listing: bool,
     /// What the last failure was.
     cause: String,
@@ -131,7 +131,7 @@ pub(super) struct WatchReporter {
 }
 
 impl WatchReporter {
-    /// Notes how the watch is doing, and passes its events on.
+    /// Records the health of the watch, and passes its events on.
     pub(super) fn report<K>(&mut self, event: watcher::Result<Event<K>>) -> Option<Event<K>> {
         let mut watches = self.health.lock();
         let watch = watches.get_mut(self.index)?;
@@ -141,7 +141,7 @@ impl WatchReporter {
                 if is_expired(&event) {
                     tracing::debug!(kind, namespace, error, "a watch expired; listing again");
                 } else {
-                    tracing::warn!(kind, namespace, error, "a watch failed and is tried again");
+                    tracing::warn!(kind, namespace, error, "a watch failed and is retried");
                 }
                 watch.state.failed(Instant::now(), error);
             }
@@ -153,7 +153,7 @@ impl WatchReporter {
     }
 }
 
-/// The server does not know our version any more. It happens to every watch that was idle or away for long.
+/// The server no longer has our resource version. It happens to every watch that was idle or disconnected for long.
 fn is_expired<K>(event: &watcher::Result<Event<K>>) -> bool {
     matches!(event, Err(watcher::Error::WatchError(status)) if status.code == 410)
 }

@@ -8,13 +8,13 @@ use tokio::time::Instant;
 /// The first pause.
 const FIRST: Duration = Duration::from_millis(500);
 
-/// The longest pause, before chance adds to it.
+/// The longest pause, without jitter.
 const LONGEST: Duration = Duration::from_secs(10);
 
-/// A failure that comes this long after the one before is the first again.
+/// A failure that comes this long after the one before resets the backoff.
 const FORGIVEN_AFTER: Duration = Duration::from_mins(2);
 
-/// No pause is longer: chance adds at most a half.
+/// No pause is longer: jitter adds at most a half.
 pub(super) const MAXIMUM: Duration = Duration::from_secs(15);
 
 /// Pauses that double while failures follow each other, of one watch alone.
@@ -39,8 +39,8 @@ impl Iterator for Pause {
 }
 
 impl Backoff for Pause {
-    /// Not by an event, as the stream would have it: one event says only that a list begins, and a list that fails each
-    /// time would be asked for as fast as it fails.
+    /// Not reset by an event, as the stream would do: one event says only that a list begins, and a list that fails
+    /// each time would be requested again as fast as it fails.
     fn reset(&mut self) {}
 }
 
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn pauses_grow_to_a_limit_and_start_anew_after_a_quiet_time() {
+    async fn pauses_grow_to_a_limit_and_reset_after_a_quiet_time() {
         let mut pause = Pause::default();
         let pauses: Vec<Duration> = pause.by_ref().take(10).collect();
         assert!(pauses[0] >= FIRST && pauses[0] <= FIRST.mul_f64(1.5), "{pauses:?}");

@@ -19,10 +19,10 @@ use crate::operator::received::ConfigMapMetadata;
 use crate::operator::write_gate::WriteGate;
 
 impl ConfigMapDelivery {
-    /// Applies the ConfigMap with `bundle`, and answers what is there afterwards.
+    /// Applies the ConfigMap with `bundle`, and returns what is there afterwards.
     ///
     /// One that exists is changed only in the very version that was seen to be ours. One that was absent is created
-    /// without force; if another client created it in between, all that we added is taken back.
+    /// without force; if another client created it in between, the fields that we added are released.
     ///
     /// # Errors
     /// [`ApplyError`].
@@ -88,7 +88,7 @@ impl ConfigMapDelivery {
         }
     }
 
-    /// Removes what others put beside our key, which OPA would read too and server-side apply leaves alone; answers the
+    /// Removes what others put beside our key, which OPA would read too and server-side apply leaves alone; returns the
     /// version afterwards.
     async fn prune_foreign_keys(&self, gate: &WriteGate, live: &LiveConfigMap) -> Result<ObjectVersion, ApplyError> {
         let Some(removal) = &live.removal else {
@@ -105,7 +105,7 @@ impl ConfigMapDelivery {
     }
 
     /// Applies a configuration without any field, which removes all that we own and nothing else. With the UID, because
-    /// applied to what has been deleted meanwhile it would create a ConfigMap that nobody owns, and that is in our way.
+    /// applied to an object deleted meanwhile it would create a ConfigMap that nobody owns, and that blocks our own.
     async fn release_fields(
         &self,
         gate: &WriteGate,

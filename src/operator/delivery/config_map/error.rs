@@ -8,13 +8,13 @@ use crate::operator::kube_error::KubeError;
 use crate::operator::write_gate::LeadershipLost;
 use crate::pipeline::reason::{Classify, Disposition, Reason};
 
-/// How soon a ConfigMap of a deleted namesake is looked at again: garbage collection is on its way.
+/// How soon a ConfigMap of a deleted namesake is checked again: garbage collection is on its way.
 const NAMESAKE_RETRY: Duration = Duration::from_secs(5);
 
 /// Why the target cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ObserveError {
-    /// It belongs to somebody else.
+    /// Another object owns it, or none.
     #[error(
         "ConfigMap '{name}' exists and is not owned by this PolicyImage, so it is not touched; delete it, or choose another 'spec.delivery.configMap.name'"
     )]
@@ -81,18 +81,18 @@ pub enum ApplyError {
         limit: u64,
     },
     /// The ConfigMap is immutable.
-    #[error("ConfigMap '{0}' is immutable and holds something else; delete it, and it is written anew")]
+    #[error("ConfigMap '{0}' is immutable and holds something else; delete it, and it is created again")]
     ChangeImmutable(String),
     /// Another client created the ConfigMap at the same moment.
-    #[error("ConfigMap '{0}' was created by another client just now; what we added to it was taken back")]
+    #[error("ConfigMap '{0}' was created by another client just now; the fields that we added were released")]
     CreatedByOther(String),
     /// The bytes could not be read back.
     #[error(transparent)]
     ReadBundle(BundleError),
-    /// The API server did not take it.
+    /// The API server did not accept it.
     #[error(transparent)]
     Write(KubeError),
-    /// The API server took it, and did not say which version it is now.
+    /// The API server accepted it, and did not return its version.
     #[error("ConfigMap '{name}' cannot be identified: {source}")]
     Identify {
         /// Its name.
@@ -106,7 +106,7 @@ pub enum ApplyError {
 }
 
 impl ApplyError {
-    /// Whether the ConfigMap was changed between the look at it and the write, so that a second look helps.
+    /// Whether the ConfigMap changed between the read and the write, so that reading it again helps.
     #[must_use]
     pub fn is_conflict(&self) -> bool {
         matches!(self, Self::Write(error) if error.code() == Some(409))

@@ -1,4 +1,4 @@
-//! What is at the target now, and whether it is ours.
+//! The target as it is now, and whether it is ours.
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
@@ -14,7 +14,7 @@ use crate::operator::received::{ConfigMapBody, Received};
 use crate::operator::write_gate::WriteGate;
 
 impl ConfigMapDelivery {
-    /// Looks at the target. What was applied before is not read again while its watch shows the same version.
+    /// Observes the target. What was applied before is not read again while its watch shows the same version.
     ///
     /// # Errors
     /// [`ObserveError`] where it is not ours, or cannot be read.

@@ -10,20 +10,20 @@ use crate::domain::digest::Digest;
 use crate::domain::revision::Revision;
 use crate::operator::write_gate::WriteGate;
 
-/// What became of the last good bundle.
+/// The state of the last good bundle.
 #[derive(Debug)]
 pub enum Restored {
-    /// It was where it should be, or nobody can tell now: the next run looks again.
+    /// It is in place, or that cannot be determined now: the next run checks again.
     Unneeded,
-    /// It was put back.
+    /// It was restored.
     Done,
-    /// It is gone, and this is why it could not be put back; none where it is not remembered or not admitted any more.
+    /// It is gone, and this is why it could not be restored; none where it is not known or not admitted any more.
     Missing(Option<ApplyError>),
 }
 
 impl ConfigMapDelivery {
-    /// Makes sure that the ConfigMap still holds what was delivered last: by memory, or by `reported`, the digest in
-    /// status, where this process has delivered nothing yet. Nothing that `refused` is put back.
+    /// Makes sure that the ConfigMap still holds what was delivered last: by the state, or by `reported`, the digest in
+    /// status, where this process has delivered nothing yet. Nothing that `refused` is restored.
     pub async fn restore(
         &self,
         gate: &WriteGate,
@@ -44,7 +44,7 @@ impl ConfigMapDelivery {
             let wanted = last.as_ref().map(LastGood::digest).or(reported);
             wanted.is_some() && live.content == wanted
         };
-        // By all of it, where that is remembered: without its label the ConfigMap would be out of sight.
+        // Labels included, where they are known: without its label the ConfigMap would be out of sight of the watch.
         let holds = |live: &LiveConfigMap| match &last {
             Some(last) => live.holds(&last.target, &last.revision, &last.digest()),
             None => serves(live),

@@ -1,4 +1,4 @@
-//! What is remembered of a delivery between two runs. All of it can be lost: it saves work and never decides.
+//! What is cached about a delivery between two runs. All of it can be lost: it saves work and never decides.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
@@ -15,7 +15,7 @@ use crate::operator::identity::ObjectVersion;
 pub struct ConfigMapState {
     /// The ConfigMap as the last run left it.
     pub applied: Option<AppliedConfigMap>,
-    /// The bundle that was delivered last, to be delivered again where somebody removes it.
+    /// The bundle that was delivered last, to be delivered again where another client removes it.
     pub last_good: Option<LastGood>,
     /// The digest of the revision that the last good run found or put there.
     pub delivered: Option<Digest>,
@@ -28,11 +28,11 @@ pub struct AppliedConfigMap {
     pub name: String,
     /// The key we wrote.
     pub key: String,
-    /// What it was like.
+    /// The version we left.
     pub live: LiveConfigMap,
 }
 
-/// What was delivered last, with all that it takes to deliver it again.
+/// What was delivered last, with all that is needed to deliver it again.
 #[derive(Debug, Clone)]
 pub struct LastGood {
     /// Where it went.
@@ -63,9 +63,9 @@ impl ConfigMapState {
             .is_none_or(|applied| watched.is_some_and(|watched| applied.is_version(watched)))
     }
 
-    /// Forgets the last good bundle where it was admitted by another policy than the object has now. Else whoever holds a
-    /// key that was taken out could have its bundle put back, by having every later run fail: all that takes is to move
-    /// or remove the tag.
+    /// Forgets the last good bundle where it was admitted by another policy than the object has now. Otherwise the
+    /// holder of a key that was removed could have its bundle restored by making every later run fail: moving or
+    /// removing the tag is enough.
     pub fn forget_what_is_not_admitted_by(&mut self, trust: &TrustPolicy) {
         let admitted = |last: &LastGood| {
             trust
@@ -75,8 +75,8 @@ impl ConfigMapState {
         self.last_good = self.last_good.take().filter(admitted);
     }
 
-    /// Remembers what a verification says about the last good bundle: `trusts` answers for a revision, unless it was
-    /// about another.
+    /// Records what a verification says about the last good bundle: `trusts` returns its result for a revision, or none
+    /// if it was about another.
     pub fn note_verification(&mut self, trusts: impl Fn(&Revision) -> Option<bool>) {
         if let Some(last) = &mut self.last_good
             && let Some(trusted) = trusts(&last.revision)
@@ -95,7 +95,7 @@ impl LastGood {
 }
 
 impl AppliedConfigMap {
-    /// Whether this is the place that `target` means.
+    /// Whether this is the place that `target` names.
     #[must_use]
     pub fn is_at(&self, target: &ConfigMapDelivery) -> bool {
         (&self.name, &self.key) == (&target.name, &target.key)

@@ -1,4 +1,4 @@
-//! Which ConfigMap, and what stands in its metadata.
+//! Which ConfigMap, and the metadata that it gets.
 
 use std::collections::BTreeMap;
 
@@ -25,8 +25,8 @@ pub struct ConfigMapDelivery {
 }
 
 impl ConfigMapDelivery {
-    /// Where `status` says that the last bundle of `owner` went, which may be elsewhere than the spec wants the next one.
-    /// Status can be edited: what is no object's name could lead anywhere, and is none.
+    /// Where `status` says that the last bundle of `owner` went, which may differ from where the spec wants the next
+    /// one. Status can be edited: a text that is not an object's name could lead anywhere, and is ignored.
     #[must_use]
     pub fn recorded(owner: ObjectKey, status: &DeliveryStatus) -> Option<Self> {
         let recorded = &status.config_map;

@@ -172,11 +172,11 @@ const FAULTS: &[(Break, &str)] = &[
     ),
     (
         |object, _| object.spec.verify.as_mut().unwrap().minimum_matches = 2,
-        "spec.verify: 2 matches asked for of 1 authorities; it takes 1 to their number",
+        "spec.verify: 2 matches required of 1 authorities; require 1 to 1",
     ),
     (
         |object, _| object.spec.verify.as_mut().unwrap().minimum_matches = -1,
-        "spec.verify: 0 matches asked for of 1 authorities; it takes 1 to their number",
+        "spec.verify: 0 matches required of 1 authorities; require 1 to 1",
     ),
     (
         |object, _| object.spec.verify.as_mut().unwrap().authorities.clear(),

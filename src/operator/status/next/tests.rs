@@ -77,7 +77,7 @@ fn unavailable() -> Outcome {
         what: "acme/authz:1.0.0".into(),
         status: 503,
     };
-    failure(Arc::new(ResolveError::AskRegistry(error)))
+    failure(Arc::new(ResolveError::QueryRegistry(error)))
 }
 
 fn foreign() -> Outcome {
