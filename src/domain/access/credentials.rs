@@ -20,6 +20,9 @@ pub const MAX_DOCKER_CONFIG_BYTES: usize = 1 << 20;
 pub const MAX_DOCKER_CONFIG_ENTRIES: usize = 256;
 /// Most credentials that are tried for one repository: each of them is a request to the registry, or two.
 pub const MAX_CANDIDATES: usize = 8;
+/// Most bytes of a user name, a password, a token, or the base64 of a name and a password. Servers break the connection of whoever sends much longer ones, which
+/// would look as if the host were dead.
+pub const MAX_CREDENTIAL_BYTES: usize = 16 << 10;
 
 /// One way to log in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,6 +72,9 @@ pub enum KeyringError {
     /// Over [`MAX_DOCKER_CONFIG_ENTRIES`].
     #[error("more than {MAX_DOCKER_CONFIG_ENTRIES} entries in 'auths'")]
     LimitEntries,
+    /// A text over [`MAX_CREDENTIAL_BYTES`].
+    #[error("an entry of 'auths' has a user name, password or token of more than 16 KiB")]
+    LimitCredential,
     /// A key over [`MAX_GLOB_BYTES`]. Its text is left out: a URL may hold a password.
     #[error("an entry of 'auths' has a key of {found} bytes, and at most {MAX_GLOB_BYTES} can name a registry")]
     LimitKey {
@@ -138,6 +144,9 @@ impl Keyring {
             if key.len() > MAX_GLOB_BYTES {
                 return Err(KeyringError::LimitKey { found: key.len() });
             }
+            if auth.is_too_long() {
+                return Err(KeyringError::LimitCredential);
+            }
             let (Some(pattern), Some(credentials)) = (Pattern::parse(&key), auth.credentials(&key)?) else {
                 continue;
             };
@@ -166,6 +175,20 @@ impl Keyring {
 }
 
 impl DockerAuth {
+    fn is_too_long(&self) -> bool {
+        let texts = [
+            &self.username,
+            &self.password,
+            &self.identitytoken,
+            &self.registrytoken,
+            &self.auth,
+        ];
+        texts
+            .into_iter()
+            .flatten()
+            .any(|text| text.len() > MAX_CREDENTIAL_BYTES)
+    }
+
     fn credentials(self, key: &str) -> Result<Option<Credentials>, KeyringError> {
         let present = |text: Option<String>| text.filter(|text| !text.is_empty());
         if let Some(token) = present(self.registrytoken) {
@@ -341,6 +364,18 @@ mod tests {
         assert!(auths(MAX_DOCKER_CONFIG_ENTRIES).is_ok());
         assert_eq!(auths(MAX_DOCKER_CONFIG_ENTRIES + 1), Err(KeyringError::LimitEntries));
         assert_eq!(auths(20_000), Err(KeyringError::LimitEntries));
+    }
+
+    #[rstest]
+    #[case::password("password")]
+    #[case::token("registrytoken")]
+    #[case::identity("identitytoken")]
+    #[case::both("auth")]
+    fn a_credential_that_servers_break_the_connection_for_is_refused(#[case] field: &str) {
+        let text = "A".repeat(MAX_CREDENTIAL_BYTES * 2);
+        let json = format!(r#"{{"auths":{{"ghcr.io":{{"{field}":"{text}"}}}}}}"#);
+        let read = Keyring::from_docker_config(json.as_bytes());
+        assert_eq!(read, Err(KeyringError::LimitCredential));
     }
 
     #[test]
