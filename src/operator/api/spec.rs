@@ -88,8 +88,7 @@ pub struct PolicyImageSpec {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub insecure: bool,
 
-    /// Signatures that must be verified before the policy is delivered. Absent: none, and the condition Verified says
-    /// so.
+    /// Signatures that must be verified before delivery. Absent: none, and the condition Verified says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify: Option<Verify>,
 
