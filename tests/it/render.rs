@@ -136,7 +136,9 @@ impl Stage {
             text = text
                 .replace(&pushed.digest, name)
                 .replace(&pushed.layer_digest, &format!("BUNDLE OF {name}"));
-            text = text.replace(&pushed.digest[7..19], &format!("SHORT {name}"));
+            text = text
+                .replace(&pushed.digest[7..19], &format!("SHORT {name}"))
+                .replace(&pushed.layer_digest[7..19], &format!("SHORT BUNDLE OF {name}"));
         }
         let line = |line: &str| match line.split_once(": ") {
             Some((key, _)) if key.ends_with("bundle.tar.gz") => format!("{key}: BYTES\n"),

@@ -121,7 +121,7 @@ fn simple_signing(payload: &[u8], signature: &str, digest: &Digest) -> Result<Cl
     if critical.kind != LEGACY_TYPE && critical.kind != SIGN_PREDICATE {
         return Err(Fault::Format);
     }
-    if critical.image.digest != digest.to_string() {
+    if critical.image.digest.parse() != Ok(*digest) {
         return Err(Fault::OtherDigest);
     }
     Ok(Claim {
@@ -221,8 +221,10 @@ fn check_statement(payload: &[u8], digest: &Digest) -> Result<(), Fault> {
     if statement.predicate_type != SIGN_PREDICATE {
         return Err(Fault::Attestation);
     }
-    let hex = digest.hex();
-    let named = |subject: &Subject| subject.digest.sha256.as_deref() == Some(hex.as_str());
+    let named = |subject: &Subject| {
+        let hex = subject.digest.sha256.as_deref().unwrap_or_default();
+        format!("sha256:{hex}").parse() == Ok(*digest)
+    };
     if statement.subject.iter().any(named) {
         Ok(())
     } else {

@@ -3,67 +3,19 @@
 //! Everything is read in the object's own namespace and by name: no reference has a namespace, and no Secret is ever
 //! listed or watched.
 
+mod error;
+mod reader;
+
 use std::collections::BTreeMap;
-use std::future::Future;
-use std::time::Duration;
 
 use crate::operator::api::grammar::is_object_name;
 use crate::operator::api::spec::{AuthorityCertificates, KeyReference, KeySource, PolicyImageSpec};
-use crate::pipeline::reason::{Classify, Disposition, Reason};
+
+pub use error::{DereferenceError, MAX_PULL_SECRETS, MAX_REFERENCE_BYTES};
+pub use reader::{ObjectReader, ReadError, Values};
 
 /// Most bytes that are read from one key.
 pub const MAX_VALUE_BYTES: usize = 1 << 20;
-
-/// Most bytes of all values that one object refers to, those of its ServiceAccount included. Each run holds them all in
-/// memory, so fifty values of the largest size would be fifty times as much.
-pub const MAX_REFERENCE_BYTES: usize = 2 << 20;
-
-/// Most pull secrets of one object, those of its ServiceAccount included: an API server does not limit the latter.
-pub const MAX_PULL_SECRETS: usize = 32;
-
-/// How soon an absent reference is looked up again.
-const ABSENT_RETRY: Duration = Duration::from_secs(30);
-
-/// Values of a Secret or ConfigMap, by key.
-pub type Values = BTreeMap<String, Vec<u8>>;
-
-/// Where named objects are read: an API server, or the files given to `render`. Only the keys in use are read.
-pub trait ObjectReader: Send + Sync {
-    /// Of a Secret, if it exists: the values of those `keys` that it has.
-    fn secret(
-        &self,
-        namespace: &str,
-        name: &str,
-        keys: &[&str],
-    ) -> impl Future<Output = Result<Option<Values>, ReadError>> + Send;
-    /// Of a ConfigMap, if it exists: the values of those `keys` that it has.
-    fn config_map(
-        &self,
-        namespace: &str,
-        name: &str,
-        keys: &[&str],
-    ) -> impl Future<Output = Result<Option<Values>, ReadError>> + Send;
-    /// Of a ServiceAccount, if it exists: the names of its image pull secrets.
-    fn service_account(
-        &self,
-        namespace: &str,
-        name: &str,
-    ) -> impl Future<Output = Result<Option<Vec<String>>, ReadError>> + Send;
-}
-
-/// Why an object could not be read. Each holds what the API server reported, without the body of its response.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum ReadError {
-    /// The API server refused, which only a change of permissions helps.
-    #[error("{0}")]
-    Forbid(String),
-    /// The response cannot be decoded. Only a change of the object helps.
-    #[error("{0}")]
-    Decode(String),
-    /// There was no response, or an error that may pass.
-    #[error("{0}")]
-    Answer(String),
-}
 
 /// The values that the spec refers to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -76,106 +28,6 @@ pub struct References {
     pub client_certificate: Option<(String, String)>,
     /// The PEM text of each authority's keys, by the authority's name.
     pub keys: BTreeMap<String, String>,
-}
-
-/// Why something that the spec names cannot be used.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum DereferenceError {
-    /// The text cannot be the name of an object, and could lead out of the namespace.
-    #[error("{kind} '{name}' is not the name of an object in this namespace; correct '{field}'")]
-    Name {
-        /// Secret, ConfigMap or ServiceAccount.
-        kind: &'static str,
-        /// What is written, cut.
-        name: String,
-        /// The field that names it.
-        field: &'static str,
-    },
-    /// Over [`MAX_PULL_SECRETS`].
-    #[error(
-        "{found} pull secrets, and at most {MAX_PULL_SECRETS} are tried; shorten 'spec.imagePullSecrets' or the imagePullSecrets of ServiceAccount 'spec.serviceAccountName'"
-    )]
-    CountPullSecrets {
-        /// How many are named.
-        found: usize,
-    },
-    /// It is not there.
-    #[error("{kind} '{name}' does not exist in this namespace; '{field}' names it")]
-    FindObject {
-        /// Secret, ConfigMap or ServiceAccount.
-        kind: &'static str,
-        /// Its name.
-        name: String,
-        /// The field that names it.
-        field: &'static str,
-    },
-    /// It has no such key.
-    #[error("{kind} '{name}' has no key '{key}'; '{field}' names it")]
-    FindKey {
-        /// Secret or ConfigMap.
-        kind: &'static str,
-        /// Its name.
-        name: String,
-        /// The key.
-        key: String,
-        /// The field that names it.
-        field: &'static str,
-    },
-    /// The value is not text, or too large.
-    #[error("key '{key}' of {kind} '{name}' is not UTF-8 text of at most 1 MiB")]
-    ReadText {
-        /// Secret or ConfigMap.
-        kind: &'static str,
-        /// Its name.
-        name: String,
-        /// The key.
-        key: String,
-    },
-    /// Over [`MAX_REFERENCE_BYTES`].
-    #[error(
-        "the pull secrets, certificates and keys that the spec names have more than 2 MiB together; name fewer, or shorter ones"
-    )]
-    LimitBytes,
-    /// It could not be read.
-    #[error("{kind} '{name}' cannot be read: {source}")]
-    Read {
-        /// Secret, ConfigMap or ServiceAccount.
-        kind: &'static str,
-        /// Its name.
-        name: String,
-        /// What the API server said.
-        source: ReadError,
-    },
-}
-
-impl Classify for DereferenceError {
-    fn reason(&self) -> Reason {
-        match self {
-            Self::FindObject { .. } | Self::FindKey { .. } => Reason::ReferenceNotFound,
-            Self::Name { .. }
-            | Self::CountPullSecrets { .. }
-            | Self::ReadText { .. }
-            | Self::LimitBytes
-            | Self::Read {
-                source: ReadError::Decode(_),
-                ..
-            } => Reason::ReferenceInvalid,
-            Self::Read { .. } => Reason::KubernetesApiFailed,
-        }
-    }
-
-    fn disposition(&self) -> Disposition {
-        match self {
-            Self::FindObject { .. } | Self::FindKey { .. } => Disposition::WaitFor(ABSENT_RETRY),
-            Self::Name { .. } | Self::CountPullSecrets { .. } | Self::ReadText { .. } | Self::LimitBytes => {
-                Disposition::Stalled
-            }
-            Self::Read { source, .. } => match source {
-                ReadError::Forbid(_) | ReadError::Decode(_) => Disposition::Stalled,
-                ReadError::Answer(_) => Disposition::Retry,
-            },
-        }
-    }
 }
 
 /// Fetches everything that `spec` names, in `namespace`.
@@ -274,17 +126,9 @@ impl<O: ObjectReader> Reader<'_, O> {
         keys: &[&str],
         field: &'static str,
     ) -> Result<Found<'a>, DereferenceError> {
-        let kind = "Secret";
-        check_name(kind, name, field)?;
+        check_name("Secret", name, field)?;
         let found = self.objects.secret(self.namespace, name, keys).await;
-        let values = existing(found, kind, name, field)?;
-        self.spend(&values)?;
-        Ok(Found {
-            kind,
-            name,
-            field,
-            values,
-        })
+        self.found("Secret", name, field, found)
     }
 
     async fn config_map<'a>(
@@ -293,24 +137,29 @@ impl<O: ObjectReader> Reader<'_, O> {
         keys: &[&str],
         field: &'static str,
     ) -> Result<Found<'a>, DereferenceError> {
-        let kind = "ConfigMap";
-        check_name(kind, name, field)?;
+        check_name("ConfigMap", name, field)?;
         let found = self.objects.config_map(self.namespace, name, keys).await;
+        self.found("ConfigMap", name, field, found)
+    }
+
+    /// The values that were read, if there are, and if they fit into what is left of [`MAX_REFERENCE_BYTES`].
+    fn found<'a>(
+        &mut self,
+        kind: &'static str,
+        name: &'a str,
+        field: &'static str,
+        found: Result<Option<Values>, ReadError>,
+    ) -> Result<Found<'a>, DereferenceError> {
         let values = existing(found, kind, name, field)?;
-        self.spend(&values)?;
+        let bytes = values.values().map(Vec::len).sum();
+        let left = self.bytes_left.checked_sub(bytes);
+        self.bytes_left = left.ok_or(DereferenceError::LimitBytes)?;
         Ok(Found {
             kind,
             name,
             field,
             values,
         })
-    }
-
-    fn spend(&mut self, values: &Values) -> Result<(), DereferenceError> {
-        let bytes = values.values().map(Vec::len).sum();
-        let left = self.bytes_left.checked_sub(bytes);
-        self.bytes_left = left.ok_or(DereferenceError::LimitBytes)?;
-        Ok(())
     }
 
     async fn either(

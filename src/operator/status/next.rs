@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 
+use crate::domain::digest::Digest;
 use crate::domain::revision::Revision;
 use crate::domain::trust::Verification;
 use crate::operator::api::Request;
@@ -231,7 +232,12 @@ impl Conditions<'_> {
             return;
         };
         let ConfigMapStatus { name, key } = &delivery.config_map;
-        let message = format!("bundle {} is in key '{key}' of ConfigMap '{name}'", bundle.digest);
+        // The long digest is in `status.bundle`.
+        let digest = bundle
+            .digest
+            .parse()
+            .map_or(String::new(), |digest: Digest| format!("{} ", digest.short()));
+        let message = format!("bundle {digest}is in key '{key}' of ConfigMap '{name}'");
         self.set(DELIVERED, "True", Reason::Succeeded, &message);
     }
 

@@ -3,7 +3,9 @@ use std::sync::Mutex;
 use rstest::rstest;
 use serde_json::{Value, json};
 
+use super::error::ABSENT_RETRY;
 use super::*;
+use crate::pipeline::reason::{Classify as _, Disposition, Reason};
 
 /// The objects of two namespaces, and everything that was asked for.
 #[derive(Default)]
