@@ -23,10 +23,10 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use self::context::{ConfigMaps, Context};
-use self::queue::NamespacedName;
 use self::runner::{Reconciler, SharedQueue};
 use self::watch::WatchScope;
 use super::api::spec::PolicyImage;
+use super::identity::NamespacedName;
 use super::received::ConfigMapMetadata;
 use super::slot::{Slot, Slots};
 use crate::pipeline::ports::Ports;
@@ -110,7 +110,7 @@ struct PolicyImages<P> {
 
 impl<P: Ports> Reconciler for PolicyImages<P> {
     async fn reconcile(&self, object: &NamespacedName, slot: Slot) -> Option<Duration> {
-        let key = ObjectRef::new(&object.name).within(&object.namespace);
+        let key = ObjectRef::new(&object.name).within(object.namespace.as_str());
         let mut views = self.views.iter();
         // Not in the store: deleted by now.
         let (found, objects, config_maps) =
@@ -118,7 +118,7 @@ impl<P: Ports> Reconciler for PolicyImages<P> {
         let next = Box::pin(reconciler::reconcile(&found, &self.context, config_maps, slot)).await;
         if objects.get(&key).is_none() {
             // Deleted during the run, which then stored its state once more.
-            self.context.states.forget(&object.namespace, &object.name);
+            self.context.states.forget(object);
             return None;
         }
         next

@@ -1,5 +1,8 @@
 //! Which object, and which version of it.
 
+use std::fmt;
+use std::sync::Arc;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 /// Metadata that lacks a field which an API server always sets.
@@ -7,15 +10,93 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 #[error("the object has no {0}")]
 pub struct MissingField(pub &'static str);
 
-/// Identifies one object for all time: an object that is created again under the same name has another UID.
+/// The name of a namespace. Cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Namespace(Arc<str>);
+
+impl Namespace {
+    /// Its text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for Namespace {
+    fn from(name: &str) -> Self {
+        Self(name.into())
+    }
+}
+
+impl fmt::Display for Namespace {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
+/// The UID of an object: one that is created again under the same name has another. Cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Uid(Arc<str>);
+
+impl Uid {
+    /// Its text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for Uid {
+    fn from(uid: &str) -> Self {
+        Self(uid.into())
+    }
+}
+
+/// Identifies an object of a known kind as long as it is not deleted. Cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NamespacedName {
+    /// Its namespace.
+    pub namespace: Namespace,
+    /// Its name there.
+    pub name: Arc<str>,
+}
+
+impl NamespacedName {
+    /// The object `name` of `namespace`.
+    #[must_use]
+    pub fn new(namespace: &str, name: &str) -> Self {
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
+    }
+
+    /// The object with this metadata.
+    ///
+    /// # Errors
+    /// [`MissingField`].
+    pub fn of(metadata: &ObjectMeta) -> Result<Self, MissingField> {
+        let namespace = required(metadata.namespace.as_ref(), "namespace")?;
+        Ok(Self::new(namespace, required(metadata.name.as_ref(), "name")?))
+    }
+
+    /// The object `name` of the same namespace.
+    #[must_use]
+    pub fn sibling(&self, name: &str) -> Self {
+        Self {
+            namespace: self.namespace.clone(),
+            name: name.into(),
+        }
+    }
+}
+
+/// Identifies one object for all time.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ObjectKey {
-    /// Its namespace.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
+    /// Its namespace and name.
+    pub object: NamespacedName,
     /// Its UID.
-    pub uid: String,
+    pub uid: Uid,
 }
 
 impl ObjectKey {
@@ -25,10 +106,21 @@ impl ObjectKey {
     /// [`MissingField`].
     pub fn of(metadata: &ObjectMeta) -> Result<Self, MissingField> {
         Ok(Self {
-            name: required(metadata.name.as_ref(), "name")?,
-            namespace: required(metadata.namespace.as_ref(), "namespace")?,
-            uid: required(metadata.uid.as_ref(), "uid")?,
+            object: NamespacedName::of(metadata)?,
+            uid: required(metadata.uid.as_ref(), "uid")?.into(),
         })
+    }
+
+    /// Its namespace.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        self.object.namespace.as_str()
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.object.name
     }
 }
 
@@ -36,7 +128,7 @@ impl ObjectKey {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectVersion {
     /// The object's UID.
-    pub uid: String,
+    pub uid: Uid,
     /// Its resource version.
     pub resource_version: String,
 }
@@ -48,14 +140,15 @@ impl ObjectVersion {
     /// [`MissingField`].
     pub fn of(metadata: &ObjectMeta) -> Result<Self, MissingField> {
         Ok(Self {
-            uid: required(metadata.uid.as_ref(), "uid")?,
-            resource_version: required(metadata.resource_version.as_ref(), "resourceVersion")?,
+            uid: required(metadata.uid.as_ref(), "uid")?.into(),
+            resource_version: required(metadata.resource_version.as_ref(), "resourceVersion")?.to_owned(),
         })
     }
 }
 
-fn required(field: Option<&String>, name: &'static str) -> Result<String, MissingField> {
-    field.cloned().ok_or(MissingField(name))
+fn required<'a>(field: Option<&'a String>, name: &'static str) -> Result<&'a str, MissingField> {
+    let present = field.map(String::as_str).filter(|text| !text.is_empty());
+    present.ok_or(MissingField(name))
 }
 
 /// A resource version as a number, which orders the versions of one object: a larger one is newer. None where a server

@@ -14,13 +14,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::api::spec::PolicyImage;
 use super::delivery::config_map::ConfigMapState;
+use super::identity::ObjectKey;
 use super::slot::YieldingPipeline;
 use super::write_gate::WriteGate;
 use crate::pipeline::Pipeline;
 use crate::pipeline::ports::Ports;
 use dereference::ObjectReader;
 use outcome::{Failure, StepError, Success, VerifiedPlan};
-use validate::{OperatorOptions, Plan};
+use validate::{OperatorOptions, Plan, ValidateError};
 
 /// The plan of the object: dereferences and validates its spec.
 ///
@@ -31,8 +32,8 @@ pub async fn plan<O: ObjectReader>(
     objects: &O,
     options: OperatorOptions,
 ) -> Result<Plan, StepError> {
-    let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
-    let references = dereference::dereference(objects, namespace, &object.spec).await?;
+    let key = ObjectKey::of(&object.metadata).map_err(ValidateError::from)?;
+    let references = dereference::dereference(objects, key.namespace(), &object.spec).await?;
     Ok(validate::validate(object, &references, options)?)
 }
 

@@ -52,16 +52,16 @@ impl StatusWriter {
         let (Ok(key), Ok(client)) = (ObjectKey::of(&object.metadata), self.gate.client()) else {
             return Written::Unneeded;
         };
-        let patch = match patch::merge_patch(&key.uid, &old, &new) {
+        let patch = match patch::merge_patch(key.uid.as_str(), &old, &new) {
             Ok(Some(patch)) => patch,
             Ok(None) => return Written::Shown(None),
             Err(error) => return failed(object, &kube::Error::SerdeError(error)),
         };
         // Only the resource version of the response is used, and its managed fields may be such that no PolicyImage
         // decodes.
-        let api: Api<Received<PolicyImage, MetadataOnly>> = Api::namespaced(client.clone(), &key.namespace);
+        let api: Api<Received<PolicyImage, MetadataOnly>> = Api::namespaced(client.clone(), key.namespace());
         let patched = api
-            .patch_status(&key.name, &patch::parameters(), &Patch::Merge(patch))
+            .patch_status(key.name(), &patch::parameters(), &Patch::Merge(patch))
             .await;
         let version = match patched {
             Ok(patched) => revision_number(&patched.metadata),

@@ -7,16 +7,16 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::pin::pin;
 
 use futures::{Stream, StreamExt as _};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 use kube::runtime::watcher::{self, Event};
 use tokio::sync::oneshot;
 
-use super::queue::{NamespacedName, Priority};
+use super::queue::Priority;
 use super::runner::SharedQueue;
 use super::state::StateCache;
 use crate::operator::api::spec::PolicyImage;
 use crate::operator::api::{GROUP, Request};
+use crate::operator::identity::NamespacedName;
 use crate::pipeline::reason::chain;
 
 /// Adds objects when their spec changes or a run is requested, and sends `listed` when the first list is complete.
@@ -36,28 +36,31 @@ pub(crate) async fn objects(
             Err(error) => log_failure(&error),
             Ok(Event::Init) => list.clear(),
             Ok(Event::InitApply(object)) => {
-                list.insert(named(&object.metadata), trigger_key(&object));
+                list.extend(NamespacedName::of(&object.metadata).map(|name| (name, trigger_key(&object))));
             }
             Ok(Event::InitDone) => {
                 let added = list.iter().filter(|(name, key)| seen.get(*name) != Some(*key));
                 queue.add(added.map(|(name, _)| name.clone()), Priority::Routine);
                 for gone in seen.keys().filter(|name| !list.contains_key(*name)) {
-                    states.forget(&gone.namespace, &gone.name);
+                    states.forget(gone);
                 }
                 seen = std::mem::take(&mut list);
                 // The receiver may be gone by now, during shutdown.
                 let _ = listed.take().map(|listed| listed.send(()));
             }
             Ok(Event::Apply(object)) => {
-                let (name, key) = (named(&object.metadata), trigger_key(&object));
-                if seen.insert(name.clone(), key) != Some(key) {
+                let key = trigger_key(&object);
+                if let Ok(name) = NamespacedName::of(&object.metadata)
+                    && seen.insert(name.clone(), key) != Some(key)
+                {
                     queue.add([name], Priority::Routine);
                 }
             }
             Ok(Event::Delete(object)) => {
-                let name = named(&object.metadata);
-                seen.remove(&name);
-                states.forget(&name.namespace, &name.name);
+                if let Ok(name) = NamespacedName::of(&object.metadata) {
+                    seen.remove(&name);
+                    states.forget(&name);
+                }
             }
         }
     }
@@ -83,27 +86,20 @@ pub(crate) async fn config_maps<K: ResourceExt>(
             Ok(Event::Apply(object) | Event::Delete(object)) => (object, Priority::Restoration),
         };
         let metadata = object.meta();
-        let config_map = named(metadata);
+        let Ok(config_map) = NamespacedName::of(metadata) else {
+            continue;
+        };
         let owners = metadata.owner_references.iter().flatten();
         let owners = owners
             .filter(|owner| owner.kind == "PolicyImage" && owner.api_version.split('/').next() == Some(GROUP))
-            .map(|owner| owner.name.clone());
-        let deliverer = states.deliverer(&config_map.namespace, &config_map.name);
-        let names: BTreeSet<String> = owners.chain(deliverer).collect();
-        let objects = names
-            .iter()
-            .map(|name| NamespacedName::new(&config_map.namespace, name));
+            .map(|owner| config_map.sibling(&owner.name));
+        let objects: BTreeSet<NamespacedName> = owners.chain(states.deliverer(&config_map)).collect();
         queue.add(objects, priority);
     }
 }
 
 fn log_failure(error: &watcher::Error) {
     tracing::warn!(error = chain(error), "a watch failed and is restarted");
-}
-
-fn named(metadata: &ObjectMeta) -> NamespacedName {
-    let (namespace, name) = (metadata.namespace.as_deref(), metadata.name.as_deref());
-    NamespacedName::new(namespace.unwrap_or_default(), name.unwrap_or_default())
 }
 
 /// The same as long as neither the spec nor the annotation that requests a run changes. Our own status patches change
@@ -144,12 +140,16 @@ mod tests {
         names
     }
 
+    fn deliverer(states: &StateCache, config_map: &str) -> Option<String> {
+        let object = states.deliverer(&NamespacedName::new("a", config_map));
+        object.map(|object| object.name.to_string())
+    }
+
     /// Remembers that the object `name` delivered the ConfigMap `config_map`.
     fn delivered(states: &StateCache, name: &str, config_map: &str) {
         let key = ObjectKey {
-            namespace: "a".to_owned(),
-            name: name.to_owned(),
-            uid: name.to_owned(),
+            object: NamespacedName::new("a", name),
+            uid: name.into(),
         };
         let mut state = ObjectState::default();
         state.config_map.applied = Some(applied(config_map));
@@ -199,7 +199,7 @@ mod tests {
         delivered(&states, "1", "1-bundle");
         let events = vec![Event::Apply(object("1", 1)), Event::Delete(object("1", 1))];
         objects(stream::iter(events).map(Ok), &queue, listed, &states).await;
-        assert_eq!(states.deliverer("a", "1-bundle"), None);
+        assert_eq!(deliverer(&states, "1-bundle"), None);
         assert_eq!(queue.drain(), ["a/1"]);
     }
 
@@ -220,8 +220,8 @@ mod tests {
             Event::InitDone,
         ];
         objects(stream::iter(lists).map(Ok), &queue, listed, &states).await;
-        assert_eq!(states.deliverer("a", "1-bundle"), None);
-        assert_eq!(states.deliverer("a", "2-bundle").as_deref(), Some("2"));
+        assert_eq!(deliverer(&states, "1-bundle"), None);
+        assert_eq!(deliverer(&states, "2-bundle").as_deref(), Some("2"));
     }
 
     #[tokio::test]

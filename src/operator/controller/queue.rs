@@ -14,29 +14,10 @@
 //! that waits costs two small entries and its name. Pure: time is an argument.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::sync::Arc;
 
 use tokio::time::Instant;
 
-/// What names an object.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct NamespacedName {
-    /// Its namespace.
-    pub namespace: Arc<str>,
-    /// Its name there.
-    pub name: Arc<str>,
-}
-
-impl NamespacedName {
-    /// The object `name` of `namespace`.
-    #[must_use]
-    pub(crate) fn new(namespace: &str, name: &str) -> Self {
-        Self {
-            namespace: namespace.into(),
-            name: name.into(),
-        }
-    }
-}
+use crate::operator::identity::{Namespace, NamespacedName};
 
 /// Which of a namespace's objects goes first. The order of the variants is the order of the runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,12 +44,12 @@ enum State {
 
 /// A namespace with something ready or under way.
 #[derive(Debug, Default)]
-struct Namespace {
+struct NamespaceQueue {
     ready: BTreeMap<Place, NamespacedName>,
     in_flight: usize,
 }
 
-impl Namespace {
+impl NamespaceQueue {
     /// The object whose turn it is, if the namespace may have one more run under way while `free` others could start.
     fn take(&mut self, free: usize) -> Option<NamespacedName> {
         let first = self.ready.first_entry()?;
@@ -89,9 +70,9 @@ pub(crate) struct WorkQueue {
     arrivals: u64,
     objects: HashMap<NamespacedName, State>,
     delayed: BTreeSet<(Instant, NamespacedName)>,
-    namespaces: HashMap<Arc<str>, Namespace>,
+    namespaces: HashMap<Namespace, NamespaceQueue>,
     /// The namespaces that have something ready, each once.
-    turns: VecDeque<Arc<str>>,
+    turns: VecDeque<Namespace>,
 }
 
 impl WorkQueue {
@@ -204,9 +185,9 @@ impl WorkQueue {
         let place = (priority, self.arrivals);
         self.arrivals += 1;
         self.waiting += 1;
-        let namespace = self.namespaces.entry(Arc::clone(&object.namespace)).or_default();
+        let namespace = self.namespaces.entry(object.namespace.clone()).or_default();
         if namespace.ready.is_empty() {
-            self.turns.push_back(Arc::clone(&object.namespace));
+            self.turns.push_back(object.namespace.clone());
         }
         namespace.ready.insert(place, object.clone());
         self.objects.insert(object, State::Ready(place));

@@ -38,7 +38,7 @@ pub(crate) async fn reconcile<P: Ports>(
     }
     let mut state = context.states.get(key);
     let applied = state.config_map.applied.as_ref();
-    let config_map = applied.and_then(|applied| watched(config_maps, &key.namespace, &applied.name));
+    let config_map = applied.and_then(|applied| watched(config_maps, key.namespace(), &applied.name));
     let config_map = config_map.as_ref();
     let started = Instant::now();
     let trigger = match trigger::decide(object, &state, config_map, started) {
@@ -182,7 +182,7 @@ async fn restore_after_failure<P: Ports>(
 }
 
 fn log(key: &ObjectKey, outcome: &Outcome) {
-    let (namespace, name) = (&key.namespace, &key.name);
+    let (namespace, name) = (key.namespace(), key.name());
     match outcome {
         Outcome::Suspended => tracing::debug!(namespace, name, "suspended"),
         Outcome::Success(success) => {

@@ -26,7 +26,8 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::queue::{NamespacedName, Priority, WorkQueue};
+use super::queue::{Priority, WorkQueue};
+use crate::operator::identity::NamespacedName;
 use crate::operator::slot::{Slot, Slots};
 
 /// Runs objects.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::operator::api::Request;
 use crate::operator::delivery::config_map::ConfigMapState;
-use crate::operator::identity::ObjectKey;
+use crate::operator::identity::{NamespacedName, ObjectKey, Uid};
 use crate::operator::reconcile::outcome::Outcome;
 use crate::operator::status::Written;
 use crate::pipeline::reason::Disposition;
@@ -129,20 +129,17 @@ fn jittered(delay: Duration, jitter: f64) -> Duration {
 #[derive(Debug, Default)]
 pub(crate) struct StateCache(Mutex<States>);
 
-/// Namespace and name.
-type Name = (String, String);
-
 #[derive(Debug, Default)]
 struct States {
-    objects: HashMap<Name, Owned>,
-    /// The names of objects by the ConfigMaps that they delivered.
-    deliverers: HashMap<Name, String>,
+    objects: HashMap<NamespacedName, Owned>,
+    /// Objects by the ConfigMaps that they delivered.
+    deliverers: HashMap<NamespacedName, NamespacedName>,
 }
 
 /// A state, and the UID of its object.
 #[derive(Debug)]
 struct Owned {
-    uid: String,
+    uid: Uid,
     state: ObjectState,
 }
 
@@ -151,32 +148,31 @@ impl StateCache {
     #[must_use]
     pub(crate) fn get(&self, key: &ObjectKey) -> ObjectState {
         let states = self.lock();
-        let found = states.objects.get(&name(key)).filter(|owned| owned.uid == key.uid);
+        let found = states.objects.get(&key.object).filter(|owned| owned.uid == key.uid);
         found.map(|owned| owned.state.clone()).unwrap_or_default()
     }
 
     /// Stores the state of an object.
     pub(crate) fn put(&self, key: &ObjectKey, state: ObjectState) {
         let mut states = self.lock();
-        states.forget(&name(key));
+        states.forget(&key.object);
         if let Some(applied) = &state.config_map.applied {
-            let config_map = (key.namespace.clone(), applied.name.clone());
-            states.deliverers.insert(config_map, key.name.clone());
+            let config_map = key.object.sibling(&applied.name);
+            states.deliverers.insert(config_map, key.object.clone());
         }
         let uid = key.uid.clone();
-        states.objects.insert(name(key), Owned { uid, state });
+        states.objects.insert(key.object.clone(), Owned { uid, state });
     }
 
     /// Forgets an object that was deleted.
-    pub(crate) fn forget(&self, namespace: &str, name: &str) {
-        self.lock().forget(&(namespace.to_owned(), name.to_owned()));
+    pub(crate) fn forget(&self, object: &NamespacedName) {
+        self.lock().forget(object);
     }
 
     /// The object that delivered a ConfigMap, whatever owners the ConfigMap names by now.
     #[must_use]
-    pub(crate) fn deliverer(&self, namespace: &str, config_map: &str) -> Option<String> {
-        let config_map = (namespace.to_owned(), config_map.to_owned());
-        self.lock().deliverers.get(&config_map).cloned()
+    pub(crate) fn deliverer(&self, config_map: &NamespacedName) -> Option<NamespacedName> {
+        self.lock().deliverers.get(config_map).cloned()
     }
 
     fn lock(&self) -> MutexGuard<'_, States> {
@@ -186,20 +182,16 @@ impl StateCache {
 }
 
 impl States {
-    fn forget(&mut self, object: &Name) {
+    fn forget(&mut self, object: &NamespacedName) {
         let forgotten = self.objects.remove(object);
         if let Some(applied) = forgotten.and_then(|owned| owned.state.config_map.applied) {
-            let config_map = (object.0.clone(), applied.name);
+            let config_map = object.sibling(&applied.name);
             // Another object may have taken the ConfigMap over.
-            if self.deliverers.get(&config_map) == Some(&object.1) {
+            if self.deliverers.get(&config_map) == Some(object) {
                 self.deliverers.remove(&config_map);
             }
         }
     }
-}
-
-fn name(key: &ObjectKey) -> Name {
-    (key.namespace.clone(), key.name.clone())
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 #[derive(Debug, Default)]
 pub(super) struct View {
     /// The version seen last, and when it was seen *first*.
-    seen: Option<(String, Instant)>,
+    seen: Option<(Option<String>, Instant)>,
     /// What our own last write returned, while nothing failed since.
     own: Option<Lease>,
 }
@@ -40,7 +40,7 @@ impl View {
             self.seen = None;
             return Decision::Create;
         };
-        let version = lease.metadata.resource_version.clone().unwrap_or_default();
+        let version = lease.metadata.resource_version.clone();
         let since = match &self.seen {
             Some((seen, since)) if *seen == version => *since,
             _ => now,

@@ -263,9 +263,9 @@ fn config_map(object: &PolicyImage) -> Result<ConfigMapDelivery, ValidateError> 
         labels,
         annotations,
     } = delivery.unwrap_or_default();
-    let name = name.unwrap_or_else(|| format!("{}-bundle", owner.name));
-    if SYSTEM_NAMESPACES.contains(&owner.namespace.as_str()) {
-        return Err(ValidateError::DeliverToSystem(owner.namespace));
+    let name = name.unwrap_or_else(|| format!("{}-bundle", owner.name()));
+    if SYSTEM_NAMESPACES.contains(&owner.namespace()) {
+        return Err(ValidateError::DeliverToSystem(owner.namespace().to_owned()));
     }
     if name == "kube-root-ca.crt" {
         return Err(ValidateError::DeliverToReserved(name));

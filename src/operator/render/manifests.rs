@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, ServiceAccount};
-use kube::ResourceExt as _;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::operator::api::spec::PolicyImage;
+use crate::operator::identity::NamespacedName;
 use crate::operator::reconcile::dereference::{ObjectReader, ReadError, Values};
 
 /// Most bytes of one file.
@@ -21,9 +21,9 @@ const NO_UID: &str = "00000000-0000-0000-0000-000000000000";
 #[derive(Debug, Default)]
 pub struct Manifests {
     policy_images: Vec<PolicyImage>,
-    secrets: BTreeMap<(String, String), Secret>,
-    config_maps: BTreeMap<(String, String), ConfigMap>,
-    service_accounts: BTreeMap<(String, String), ServiceAccount>,
+    secrets: BTreeMap<NamespacedName, Secret>,
+    config_maps: BTreeMap<NamespacedName, ConfigMap>,
+    service_accounts: BTreeMap<NamespacedName, ServiceAccount>,
 }
 
 /// Why a file cannot be used.
@@ -120,9 +120,9 @@ impl Manifests {
             }
             match (version.as_str(), kind.as_str()) {
                 ("opcr.io/v1alpha1", "PolicyImage") => self.policy_images.push(policy_image(document, &place)?),
-                ("v1", "Secret") => insert(&mut self.secrets, place.parse_secret(document)?),
-                ("v1", "ConfigMap") => insert(&mut self.config_maps, place.parse(document)?),
-                ("v1", "ServiceAccount") => insert(&mut self.service_accounts, place.parse(document)?),
+                ("v1", "Secret") => place.insert(&mut self.secrets, place.parse_secret(document)?)?,
+                ("v1", "ConfigMap") => place.insert(&mut self.config_maps, place.parse(document)?)?,
+                ("v1", "ServiceAccount") => place.insert(&mut self.service_accounts, place.parse(document)?)?,
                 _ => {}
             }
         }
@@ -187,6 +187,15 @@ impl Place<'_> {
         })
     }
 
+    fn insert<K>(&self, objects: &mut BTreeMap<NamespacedName, K>, object: K) -> Result<(), ManifestsError>
+    where
+        K: kube::Resource,
+    {
+        let name = NamespacedName::of(object.meta()).map_err(|error| self.wrong(error.to_string()))?;
+        objects.insert(name, object);
+        Ok(())
+    }
+
     fn wrong(&self, cause: String) -> ManifestsError {
         ManifestsError::ParseObject {
             file: self.file.to_owned(),
@@ -210,20 +219,14 @@ fn policy_image(mut document: Value, place: &Place<'_>) -> Result<PolicyImage, M
     if !unknown.is_empty() {
         return Err(place.wrong(format!("unknown fields: {}", unknown.join(", "))));
     }
-    if object.metadata.name.as_deref().unwrap_or_default().is_empty() {
-        return Err(place.wrong("metadata.name is missing".to_owned()));
-    }
+    NamespacedName::of(&object.metadata).map_err(|error| place.wrong(error.to_string()))?;
     object.metadata.uid.get_or_insert_with(|| NO_UID.to_owned());
     Ok(object)
 }
 
-fn insert<K: kube::Resource>(objects: &mut BTreeMap<(String, String), K>, object: K) {
-    objects.insert((object.namespace().unwrap_or_default(), object.name_any()), object);
-}
-
 impl ObjectReader for Manifests {
     async fn secret(&self, namespace: &str, name: &str, keys: &[&str]) -> Result<Option<Values>, ReadError> {
-        let found = self.secrets.get(&(namespace.to_owned(), name.to_owned()));
+        let found = self.secrets.get(&NamespacedName::new(namespace, name));
         Ok(found.map(|secret| {
             // An API server never returns `stringData`; in a manifest it says what `data` does not.
             let texts = secret.string_data.iter().flatten();
@@ -234,7 +237,7 @@ impl ObjectReader for Manifests {
     }
 
     async fn config_map(&self, namespace: &str, name: &str, keys: &[&str]) -> Result<Option<Values>, ReadError> {
-        let found = self.config_maps.get(&(namespace.to_owned(), name.to_owned()));
+        let found = self.config_maps.get(&NamespacedName::new(namespace, name));
         Ok(found.map(|config_map| {
             let data = config_map.data.iter().flatten();
             only(keys, data.map(|(key, text)| (key, text.as_bytes())))
@@ -242,7 +245,7 @@ impl ObjectReader for Manifests {
     }
 
     async fn service_account(&self, namespace: &str, name: &str) -> Result<Option<Vec<String>>, ReadError> {
-        let found = self.service_accounts.get(&(namespace.to_owned(), name.to_owned()));
+        let found = self.service_accounts.get(&NamespacedName::new(namespace, name));
         Ok(found.map(|account| {
             let secrets = account.image_pull_secrets.iter().flatten();
             secrets.map(|secret| secret.name.clone()).collect()

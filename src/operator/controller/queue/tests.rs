@@ -69,7 +69,7 @@ fn busy_namespaces_come_to_have_equal_shares() {
         queue.done(ended, None);
     }
     running.extend(std::iter::from_fn(|| queue.next(now)));
-    let of_a = running.iter().filter(|object| &*object.namespace == "a").count();
+    let of_a = running.iter().filter(|object| object.namespace.as_str() == "a").count();
     assert!((29..=31).contains(&of_a), "{of_a} of {}", running.len());
     assert_eq!(running.len(), 60);
 }

@@ -14,8 +14,7 @@ const INTERVAL: Duration = Duration::from_mins(5);
 
 fn key(namespace: &str, name: &str, uid: &str) -> ObjectKey {
     ObjectKey {
-        namespace: namespace.into(),
-        name: name.into(),
+        object: NamespacedName::new(namespace, name),
         uid: uid.into(),
     }
 }
@@ -48,7 +47,7 @@ fn an_object_that_is_made_again_replaces_the_state_of_the_old_one() {
     states.put(&old, failures(3));
     states.put(&new, failures(1));
     assert_eq!((states.get(&old).failures, states.get(&new).failures), (0, 1));
-    states.forget("acme", "authz");
+    states.forget(&NamespacedName::new("acme", "authz"));
     assert_eq!(states.get(&new).failures, 0);
 }
 
@@ -62,14 +61,17 @@ fn delivered_to(config_map: &str) -> ObjectState {
 fn a_config_map_leads_to_the_object_that_delivered_to_it_last() {
     let states = StateCache::default();
     let object = key("acme", "authz", "1");
-    let leads = |config_map| states.deliverer("acme", config_map);
+    let leads = |config_map| {
+        let object = states.deliverer(&NamespacedName::new("acme", config_map))?;
+        Some(object.name.to_string())
+    };
     states.put(&object, delivered_to("one"));
     assert_eq!((leads("one").as_deref(), leads("two")), (Some("authz"), None));
-    assert_eq!(states.deliverer("other", "one"), None);
+    assert_eq!(states.deliverer(&NamespacedName::new("other", "one")), None);
     states.put(&object, delivered_to("two"));
     assert_eq!((leads("one"), leads("two").as_deref()), (None, Some("authz")));
     states.put(&key("acme", "rival", "2"), delivered_to("two"));
-    states.forget("acme", "authz");
+    states.forget(&NamespacedName::new("acme", "authz"));
     assert_eq!(leads("two").as_deref(), Some("rival"), "what another took over stays");
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use crate::operator::identity::NamespacedName;
 use crate::operator::metrics::{Metrics, Watched};
 use crate::operator::received::is_identified;
 
@@ -17,7 +18,7 @@ const MAX_REPORTED: usize = 10_000;
 pub(super) struct Faults {
     kind: Watched,
     metrics: Arc<Metrics>,
-    reported: HashMap<(String, String), Part>,
+    reported: HashMap<NamespacedName, Part>,
 }
 
 impl Faults {
@@ -30,31 +31,29 @@ impl Faults {
     }
 
     /// Records which part of an object cannot be read, and returns whether the rest can be used.
-    pub(super) fn note(&mut self, metadata: &ObjectMeta, fault: Option<Part>, gone: bool) -> bool {
+    pub(super) fn note<'a>(&mut self, metadata: &'a ObjectMeta, fault: Option<Part>, gone: bool) -> bool {
         let identified = is_identified(metadata);
         let fault = if identified { fault } else { Some(Part::Metadata) };
-        let key = (
-            metadata.namespace.clone().unwrap_or_default(),
-            metadata.name.clone().unwrap_or_default(),
-        );
+        // Those without a name share one entry: there is no telling them apart.
+        let text = |field: &'a Option<String>| field.as_deref().unwrap_or_default();
+        let object = NamespacedName::new(text(&metadata.namespace), text(&metadata.name));
         match fault.filter(|_| !gone) {
             None if self.reported.is_empty() => {}
-            None => drop(self.reported.remove(&key)),
-            Some(part) => self.report(key, part),
+            None => drop(self.reported.remove(&object)),
+            Some(part) => self.report(object, part),
         }
         identified
     }
 
-    fn report(&mut self, key: (String, String), part: Part) {
-        if self.reported.get(&key) == Some(&part) {
+    fn report(&mut self, object: NamespacedName, part: Part) {
+        if self.reported.get(&object) == Some(&part) {
             return;
         }
-        let (namespace, name) = &key;
         let (kind, unreadable) = (<&str>::from(self.kind), <&str>::from(part));
         tracing::warn!(
             kind,
-            namespace,
-            name,
+            namespace = %object.namespace,
+            name = %object.name,
             unreadable,
             "a part of an object cannot be read and is ignored"
         );
@@ -62,7 +61,7 @@ impl Faults {
         if self.reported.len() >= MAX_REPORTED {
             self.reported.clear();
         }
-        self.reported.insert(key, part);
+        self.reported.insert(object, part);
     }
 }
 

@@ -41,7 +41,7 @@ impl ConfigMapDelivery {
             }
             parameters = parameters.force();
             let version = self.prune_foreign_keys(gate, live).await?;
-            object["metadata"]["uid"] = Value::from(version.uid);
+            object["metadata"]["uid"] = Value::from(version.uid.as_str());
             object["metadata"]["resourceVersion"] = Value::from(version.resource_version);
         }
         let applied = self.write(gate, &parameters, &Patch::Apply(object)).await?;
@@ -65,7 +65,7 @@ impl ConfigMapDelivery {
     /// [`ApplyError::Write`], [`ApplyError::LeadershipLost`].
     pub async fn prune(&self, gate: &WriteGate) -> Result<(), ApplyError> {
         let failed = |error| ApplyError::Write(KubeError::new(format!("remove ConfigMap '{}'", self.name), error));
-        let api: Api<ConfigMapMetadata> = Api::namespaced(gate.client()?.clone(), &self.owner.namespace);
+        let api: Api<ConfigMapMetadata> = Api::namespaced(gate.client()?.clone(), self.owner.namespace());
         let Some(found) = api.get_opt(&self.name).await.map_err(failed)? else {
             return Ok(());
         };
@@ -80,7 +80,7 @@ impl ConfigMapDelivery {
             preconditions: Some(preconditions),
             ..DeleteParams::default()
         };
-        let api: Api<ConfigMapMetadata> = Api::namespaced(gate.client()?.clone(), &self.owner.namespace);
+        let api: Api<ConfigMapMetadata> = Api::namespaced(gate.client()?.clone(), self.owner.namespace());
         match api.delete(&self.name, &parameters).await {
             Ok(_) => Ok(()),
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
@@ -95,7 +95,8 @@ impl ConfigMapDelivery {
             return Ok(live.version.clone());
         };
         let mut patch = removal.clone();
-        patch["metadata"] = json!({ "uid": live.version.uid, "resourceVersion": live.version.resource_version });
+        patch["metadata"] =
+            json!({ "uid": live.version.uid.as_str(), "resourceVersion": live.version.resource_version });
         let parameters = PatchParams {
             field_manager: Some(FIELD_MANAGER.to_owned()),
             ..PatchParams::default()
@@ -123,7 +124,7 @@ impl ConfigMapDelivery {
         parameters: &PatchParams,
         patch: &Patch<Value>,
     ) -> Result<ObjectMeta, ApplyError> {
-        let api: Api<ConfigMapMetadata> = Api::namespaced(gate.client()?.clone(), &self.owner.namespace);
+        let api: Api<ConfigMapMetadata> = Api::namespaced(gate.client()?.clone(), self.owner.namespace());
         let written = api.patch(&self.name, parameters, patch).await;
         let failed = |error| ApplyError::Write(KubeError::new(format!("write ConfigMap '{}'", self.name), error));
         Ok(written.map_err(failed)?.metadata)

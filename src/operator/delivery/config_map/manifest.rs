@@ -40,14 +40,14 @@ impl ConfigMapDelivery {
             "kind": "ConfigMap",
             "metadata": {
                 "name": self.name,
-                "namespace": self.owner.namespace,
+                "namespace": self.owner.namespace(),
                 "labels": labels,
                 "annotations": annotations,
                 "ownerReferences": [{
                     "apiVersion": "opcr.io/v1alpha1",
                     "kind": "PolicyImage",
-                    "name": self.owner.name,
-                    "uid": self.owner.uid,
+                    "name": self.owner.name(),
+                    "uid": self.owner.uid.as_str(),
                     "controller": true,
                 }],
             },

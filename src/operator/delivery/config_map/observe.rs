@@ -9,6 +9,7 @@ use super::live::{LiveConfigMap, Observed};
 use super::state::ConfigMapState;
 use super::target::ConfigMapDelivery;
 use crate::operator::api::GROUP;
+use crate::operator::identity::Uid;
 use crate::operator::kube_error::KubeError;
 use crate::operator::received::{ConfigMapBody, Received};
 use crate::operator::write_gate::WriteGate;
@@ -31,7 +32,7 @@ impl ConfigMapDelivery {
             return Ok(Observed::Ours(applied.live.clone()));
         }
         let api: Api<Received<ConfigMap, ConfigMapBody>> =
-            Api::namespaced(gate.client()?.clone(), &self.owner.namespace);
+            Api::namespaced(gate.client()?.clone(), self.owner.namespace());
         let found = api.get_opt(&self.name).await;
         let found = found
             .map_err(|error| ObserveError::Read(KubeError::new(format!("read ConfigMap '{}'", self.name), error)))?;
@@ -43,7 +44,7 @@ impl ConfigMapDelivery {
     fn check_owner(&self, config_map: ConfigMap) -> Result<LiveConfigMap, ObserveError> {
         let (metadata, name) = (&config_map.metadata, self.name.clone());
         if !is_owned(metadata, &self.owner.uid) {
-            return Err(if controllers(metadata).any(|owner| owner.name == self.owner.name) {
+            return Err(if controllers(metadata).any(|owner| owner.name == self.owner.name()) {
                 ObserveError::Namesake { name }
             } else {
                 ObserveError::Foreign { name }
@@ -54,8 +55,8 @@ impl ConfigMapDelivery {
 }
 
 /// Whether the PolicyImage with this UID controls the object.
-pub(super) fn is_owned(metadata: &ObjectMeta, uid: &str) -> bool {
-    controllers(metadata).any(|owner| owner.uid == uid)
+pub(super) fn is_owned(metadata: &ObjectMeta, uid: &Uid) -> bool {
+    controllers(metadata).any(|owner| owner.uid == uid.as_str())
 }
 
 fn controllers(metadata: &ObjectMeta) -> impl Iterator<Item = &OwnerReference> {

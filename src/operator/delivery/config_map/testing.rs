@@ -13,7 +13,7 @@ pub(crate) fn applied(name: &str) -> AppliedConfigMap {
         key: "bundle.tar.gz".to_owned(),
         live: LiveConfigMap {
             version: ObjectVersion {
-                uid: "map".to_owned(),
+                uid: "map".into(),
                 resource_version: "7".to_owned(),
             },
             content: None,

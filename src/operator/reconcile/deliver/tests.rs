@@ -4,13 +4,12 @@ use serde_json::json;
 
 use super::*;
 use crate::operator::delivery::config_map::testing::applied as config_map;
-use crate::operator::identity::ObjectKey;
+use crate::operator::identity::{NamespacedName, ObjectKey};
 
 fn target() -> ConfigMapDelivery {
     ConfigMapDelivery {
         owner: ObjectKey {
-            namespace: "acme".into(),
-            name: "authz".into(),
+            object: NamespacedName::new("acme", "authz"),
             uid: "1".into(),
         },
         name: "authz-bundle".into(),

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::domain::trust::testing::{authority, pem, signer};
 use crate::operator::api::spec::NameReference;
+use crate::operator::identity::NamespacedName;
 
 fn object(spec: &Value) -> PolicyImage {
     serde_json::from_value(json!({
@@ -75,8 +76,7 @@ fn every_field_finds_its_place_in_the_plan() {
         trust: TrustPolicy::signed_by(vec![authority("release", &[&pair])], 1).unwrap(),
         deliveries: vec![Delivery::ConfigMap(ConfigMapDelivery {
             owner: ObjectKey {
-                namespace: "acme".into(),
-                name: "authz".into(),
+                object: NamespacedName::new("acme", "authz"),
                 uid: "1".into(),
             },
             name: "policy".into(),

@@ -2,7 +2,7 @@ use super::*;
 use crate::domain::reference::ImageReference;
 use crate::domain::revision::ImageRevision;
 use crate::operator::api::MANAGED_BY_LABEL;
-use crate::operator::identity::ObjectKey;
+use crate::operator::identity::{NamespacedName, ObjectKey};
 
 /// All that is compared.
 struct Case {
@@ -18,8 +18,7 @@ impl Case {
         let text = |key: &str, value: &str| BTreeMap::from([(key.to_owned(), value.to_owned())]);
         let target = ConfigMapDelivery {
             owner: ObjectKey {
-                namespace: "acme".into(),
-                name: "authz".into(),
+                object: NamespacedName::new("acme", "authz"),
                 uid: "1".into(),
             },
             name: "authz-bundle".into(),

@@ -7,7 +7,7 @@ use rstest::rstest;
 
 use super::*;
 use crate::domain::digest::Digest;
-use crate::operator::identity::{MissingField, ObjectKey};
+use crate::operator::identity::{MissingField, NamespacedName, ObjectKey};
 use crate::pipeline::reason::{Classify as _, Disposition, Reason};
 
 const UID: &str = "11111111-1111-1111-1111-111111111111";
@@ -15,8 +15,7 @@ const UID: &str = "11111111-1111-1111-1111-111111111111";
 fn target() -> ConfigMapDelivery {
     ConfigMapDelivery {
         owner: ObjectKey {
-            namespace: "acme".into(),
-            name: "authz".into(),
+            object: NamespacedName::new("acme", "authz"),
             uid: UID.into(),
         },
         name: "authz-bundle".into(),
