@@ -1,9 +1,9 @@
 //! Everything goes wrong at once, at random, and nothing untrue is ever delivered.
 //!
 //! Two replicas of the operator follow a dozen tags through proxies that break connections, while tags move, ConfigMaps
-//! are edited, objects are suspended, replicas are killed or paused, the API server is killed, and the disk fails. All
-//! the while a watcher holds each version of each ConfigMap against what may be in it. In the end the faults stop, and
-//! every object must settle on what its tag names, say so, and then write nothing more.
+//! are edited, objects are suspended, replicas are killed or paused, the API server is killed, clocks step, and the disk
+//! fails. All the while a watcher holds each version of each ConfigMap against what may be in it. In the end the faults
+//! stop, and every object must settle on what its tag names, say so, and then write nothing more.
 //!
 //! `CHAOS_SECONDS` (20) is how long the faults last, `CHAOS_SEED` repeats a run; `make soak MINUTES=10` runs it long.
 //! Faults F01 to F05, F08 and F14 are acts here; F06, F07, F09 to F13 have tests of their own in `reconcile/`,
@@ -46,7 +46,7 @@ async fn whatever_fails_only_known_good_bundles_are_delivered_and_all_settles() 
         afterwards.resident_bytes <= at_rest.resident_bytes + (48 << 20),
         "{afterwards:?}"
     );
-    world.writes_nothing_at_rest().await;
+    world.comes_to_rest().await;
 }
 
 #[expect(

@@ -1,5 +1,6 @@
 //! Runs the operator's own binary.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -22,6 +23,8 @@ pub struct OperatorOptions {
     pub arguments: Vec<String>,
     /// Leave out `--allow-loopback`, so that every registry of the tests is out of reach.
     pub refuse_loopback: bool,
+    /// More environment variables.
+    pub environment: Vec<(String, OsString)>,
     /// The most memory that it may have; none means any.
     pub memory_kib: Option<u32>,
 }
@@ -59,6 +62,9 @@ impl Operator {
         }
         if !options.namespaces.is_empty() {
             program = program.arg("--watch-namespaces").arg(options.namespaces.join(","));
+        }
+        for (name, value) in &options.environment {
+            program = program.env(name, value);
         }
         let process = program
             .args(&options.arguments)

@@ -22,8 +22,9 @@ impl World {
             72..80 => self.the_way_to_the_api_server_changes(),
             80..86 => self.an_object_is_suspended_or_resumed().await,
             86..92 => self.a_replica_is_killed().await,
-            92..95 => self.a_replica_is_paused().await,
-            95..98 => self.the_disk_fails(),
+            92..94 => self.a_replica_is_paused().await,
+            94..96 => self.the_clock_steps(),
+            96..98 => self.the_disk_fails(),
             _ => self.the_api_server_is_killed().await,
         };
         *self.counts.entry(act).or_default() += 1;
@@ -102,7 +103,8 @@ impl World {
         // A replica that lost its Lease has ended by itself, as it must.
         if process.signal(Signal::STOP).is_ok() {
             tokio::time::sleep(Duration::from_secs(seconds)).await;
-            process.signal(Signal::CONT).expect("goes on");
+            // It may have been about to end.
+            let _ = process.signal(Signal::CONT);
         }
         self.replace_ended();
         "replicas paused"
@@ -122,13 +124,21 @@ impl World {
         "failures or repairs of the disk"
     }
 
+    /// Of both replicas: by up to ten years, there or back.
+    fn the_clock_steps(&mut self) -> &'static str {
+        const DAY: i64 = 24 * 3600;
+        let step = self.random.choice([-3650 * DAY, -DAY, -60, 0, 60, DAY, 3650 * DAY]);
+        self.clock.step(step.unwrap_or_default()).expect("stepped");
+        "steps of the clock"
+    }
+
     async fn the_api_server_is_killed(&mut self) -> &'static str {
         self.cluster.restart_api_server().await.expect("comes up again");
         "API servers killed"
     }
 
     /// A replica that lost its Lease ends, and the kubelet would start it again.
-    fn replace_ended(&mut self) {
+    pub(super) fn replace_ended(&mut self) {
         for which in 0..self.replicas.len() {
             if self.replicas[which]
                 .process()
@@ -144,6 +154,7 @@ impl World {
     pub(super) async fn heal(&mut self) {
         self.to_registry.heal();
         self.to_api_server.heal();
+        self.clock.step(0).expect("stepped");
         self.replace_ended();
         for replica in &self.replicas {
             let (there, gone) = (

@@ -79,9 +79,12 @@ impl Seen {
         let name = version.name_any();
         let Some(good) = self.good.get(&name) else { return };
         self.versions += 1;
-        // The newest writer is the one whose version this is; what a test edits is the operator's to mend.
-        let newest = version.managed_fields().iter().max_by_key(|entry| entry.time.clone());
-        if newest.is_some_and(|entry| entry.manager.as_deref() != Some(MANAGER)) {
+        // The newest writer is the one whose version this is; what the test edits is the operator's to restore. Times
+        // are whole seconds: where both wrote within one, it may have been the test.
+        let entries = version.managed_fields();
+        let newest = entries.iter().filter_map(|entry| entry.time.clone()).max();
+        let mut newest = entries.iter().filter(|entry| entry.time == newest);
+        if newest.any(|entry| entry.manager.as_deref() != Some(MANAGER)) {
             return;
         }
         let data = version.binary_data.clone().unwrap_or_default();
