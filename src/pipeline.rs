@@ -6,6 +6,7 @@
 pub mod acquire;
 pub mod blocking;
 mod classify;
+pub mod fair_semaphore;
 #[cfg(any(test, feature = "testing"))]
 pub mod in_memory_registry;
 pub mod ports;

@@ -47,6 +47,7 @@ use crate::domain::artifact::Descriptor;
 use crate::domain::bundle::Content;
 use crate::domain::digest::Digest;
 use crate::domain::reference::{Repository, Tag};
+use crate::pipeline::fair_semaphore::FairSemaphore;
 use crate::pipeline::ports::{ManifestName, RawManifest, Registry, RegistryError};
 
 pub use options::RegistryOptions;
@@ -71,6 +72,7 @@ struct Inner {
     egress: Arc<EgressPolicy>,
     transports: Transports,
     circuit_breakers: Arc<CircuitBreakers>,
+    large_bodies: FairSemaphore,
     authorizations: Authorizations,
     store: BlobStore,
 }
@@ -85,6 +87,7 @@ impl RegistryClient {
         let inner = Inner {
             transports: Transports::new(Arc::clone(&egress), options.timeouts),
             circuit_breakers: Arc::default(),
+            large_bodies: FairSemaphore::new(body::LARGE_BODIES),
             authorizations: Authorizations::default(),
             store: BlobStore::open(&options.cache_directory, options.cache_bytes).map_err(failure::storage)?,
             egress,

@@ -3,6 +3,7 @@
 pub mod credentials;
 
 use std::fmt;
+use std::sync::Arc;
 
 use super::digest::{Digest, Hasher};
 use super::reference::Repository;
@@ -32,9 +33,28 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// On whose behalf work is done, for shares: what one tenant uses up, another must not lack. The operator's tenants are
+/// namespaces; a program with one user has the default one. It decides about turns, never about rights.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Tenant(Arc<str>);
+
+impl Default for Tenant {
+    fn default() -> Self {
+        Self::from("")
+    }
+}
+
+impl From<&str> for Tenant {
+    fn from(name: &str) -> Self {
+        Self(name.into())
+    }
+}
+
 /// How one object reaches registries.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RegistryAccess {
+    /// Whose work it is. No part of [`AccessKey`]: tenants with equal access share results.
+    pub tenant: Tenant,
     /// Its pull secrets, in kubelet's order.
     pub keyring: Keyring,
     /// How connections are made.

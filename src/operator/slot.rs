@@ -5,42 +5,45 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
-use futures::poll;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
+use crate::domain::access::Tenant;
 use crate::domain::artifact::PolicyManifest;
 use crate::domain::revision::Revision;
 use crate::domain::source::Source;
 use crate::domain::trust::Verified;
 use crate::pipeline::Pipeline;
 use crate::pipeline::acquire::{AcquireError, Acquired};
+use crate::pipeline::fair_semaphore::{FairSemaphore, Permit};
 use crate::pipeline::ports::Ports;
+use futures::poll;
 
 /// As many runs as may be at work at one time: reading and writing Kubernetes objects, and computing.
 ///
 /// What is bounded is memory (a bundle is in it several times while it is written), processor time and the load of the
 /// API server. A run that waits for a registry costs none of these, and how long it waits is up to that registry.
+/// Namespaces with runs that wait for a slot take turns.
 #[derive(Debug, Clone)]
-pub(super) struct Slots(Arc<Semaphore>);
+pub(super) struct Slots(FairSemaphore);
 
 /// One run's right to work.
 #[derive(Debug)]
 pub struct Slot {
     slots: Slots,
-    permit: Option<OwnedSemaphorePermit>,
+    tenant: Tenant,
+    permit: Option<Permit>,
 }
 
 impl Slots {
     /// At most `count` runs at work.
     #[must_use]
     pub(super) fn new(count: usize) -> Self {
-        Self(Arc::new(Semaphore::new(count)))
+        Self(FairSemaphore::new(count))
     }
 
-    /// Waits for a slot, in order of arrival.
-    pub(super) async fn take(&self) -> Slot {
+    /// Waits for a slot.
+    pub(super) async fn take(&self, tenant: Tenant) -> Slot {
         let mut slot = Slot {
             slots: self.clone(),
+            tenant,
             permit: None,
         };
         slot.resume().await;
@@ -66,8 +69,7 @@ impl Slot {
     /// Acquires the slot again where it was given back.
     pub async fn resume(&mut self) {
         if self.permit.is_none() {
-            // An error would mean that the semaphore was closed, which nothing does.
-            self.permit = Arc::clone(&self.slots.0).acquire_owned().await.ok();
+            self.permit = Some(self.slots.0.acquire(&self.tenant).await);
         }
     }
 }
@@ -118,13 +120,13 @@ mod tests {
     use std::time::Duration;
 
     fn free(slots: &Slots) -> usize {
-        slots.0.available_permits()
+        slots.0.available()
     }
 
     #[tokio::test]
     async fn who_waits_for_the_network_leaves_the_slot_to_others() {
         let slots = Slots::new(1);
-        let mut slot = slots.take().await;
+        let mut slot = slots.take("acme".into()).await;
         assert_eq!(free(&slots), 0);
         slot.release_during(async {
             tokio::task::yield_now().await;
@@ -139,14 +141,14 @@ mod tests {
     #[tokio::test]
     async fn an_answer_that_is_there_already_costs_no_turn() {
         let slots = Slots::new(1);
-        let mut slot = slots.take().await;
+        let mut slot = slots.take("acme".into()).await;
         slot.release_during(async { assert_eq!(free(&slots), 0) }).await;
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_wait_that_was_given_up_leaves_no_slot_behind() {
         let slots = Slots::new(1);
-        let mut slot = slots.take().await;
+        let mut slot = slots.take("acme".into()).await;
         let wait = slot.release_during(std::future::pending::<()>());
         assert!(tokio::time::timeout(Duration::from_secs(1), wait).await.is_err());
         assert_eq!(free(&slots), 1);

@@ -152,7 +152,9 @@ pub(super) async fn acquire<R: Registry>(
     let content = registry.blob(source.repository(), &bundle, source.access()).await;
     let content = content.map_err(AcquireError::Fetch)?;
     // Inflating megabytes would block every other object on this thread.
-    let read = blocking.run(move |token| manifest.bundle(content, &limits, token));
+    let read = blocking.run(&source.access().tenant, move |token| {
+        manifest.bundle(content, &limits, token)
+    });
     Ok(Acquired {
         bundle: read.await?.map_err(AcquireError::ReadBundle)?,
         annotations: Arc::new(annotations),

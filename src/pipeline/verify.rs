@@ -10,7 +10,7 @@ use self::piece::{BUNDLE_LAYER, Listed, PAYLOAD_LAYER, Piece};
 use super::blocking::{BlockingWork, Interrupted};
 use super::ports::{ManifestName, RawManifest, Registry, RegistryError};
 use super::reason::{Classify, Disposition, Reason};
-use crate::domain::access::RegistryAccess;
+use crate::domain::access::{RegistryAccess, Tenant};
 use crate::domain::artifact::{self, DOCKER_INDEX, OCI_INDEX};
 use crate::domain::digest::Digest;
 use crate::domain::reference::Tag;
@@ -76,7 +76,7 @@ pub async fn verify<R: Registry>(
     for stage in [Stage::Bundles, Stage::Legacy] {
         let gathered = gather(registry, stage, source, revision).await?;
         pieces.extend(gathered.pieces);
-        let decision = decide(blocking, policy, revision, pieces).await?;
+        let decision = decide(blocking, &source.access().tenant, policy, revision, pieces).await?;
         (verdict, pieces) = (decision.verdict, decision.pieces);
         if verdict.is_ok() {
             break;
@@ -101,6 +101,7 @@ struct Decision {
 /// other object on this thread should wait for. So few of these run at one time that all their evidence fits into memory.
 async fn decide(
     blocking: &BlockingWork,
+    tenant: &Tenant,
     policy: &TrustPolicy,
     revision: &ImageRevision,
     pieces: Vec<Piece>,
@@ -120,7 +121,7 @@ async fn decide(
             pieces,
         }
     };
-    blocking.run(decide).await
+    blocking.run(tenant, decide).await
 }
 
 /// Fetches the evidence of one stage.

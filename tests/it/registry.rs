@@ -108,6 +108,7 @@ fn with_auths(auths: &str) -> RegistryAccess {
     RegistryAccess {
         keyring: Keyring::from_docker_config(format!(r#"{{"auths":{auths}}}"#).as_bytes()).unwrap(),
         transport: plain_http(),
+        ..RegistryAccess::default()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Circuit breakers for hosts that do not answer, so that not every caller has to wait for them.
 //!
 //! After [`FAILURES`] requests in a row without an answer the circuit of a host opens: further requests fail at once
-//! with the error of the last one, but for one probe at a time. The first answer closes it. An answer is anything that
+//! with the error of the last one, but for one probe of each tenant at a time. The first answer closes it. An answer is anything that
 //! came from the host, whatever its status: a host that says 503 says when to come back, and is quick about it.
 //!
 //! **Security invariant:** no tenant can make a host fail for another.
@@ -9,14 +9,15 @@
 //! * A circuit belongs to a host *and* the settings by which it is reached, so one tenant's certificates or plain HTTP
 //!   say nothing about the host of others.
 //! * The requests that went unanswered may have been about something that only one tenant can ask for, such as a
-//!   repository that a registry fetches from a server of that tenant. So an open circuit does not stop a caller that
-//!   was answered within the last hour, until its own request fails, too.
+//!   repository that a registry fetches from a server of that tenant. So each tenant has a probe of its own, and an open
+//!   circuit does not stop a caller that was answered within the last hour, until its own request fails, too. Where so
+//!   many were answered that some must be forgotten, the tenant with the most of them loses one.
 //! * A request that its sender gave up counts only after [`PATIENCE`]: a run with one second left says nothing about
 //!   the host.
 //! * Hosts are chosen by attackers. At most [`MAX_CIRCUITS`] are kept; the least recently used goes first, and its host
 //!   is then one of which nothing is known.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,7 +25,7 @@ use moka::future::Cache;
 use moka::policy::EvictionPolicy;
 
 use super::error::NetworkError;
-use crate::domain::access::AccessKey;
+use crate::domain::access::{AccessKey, Tenant};
 use crate::domain::digest::Digest;
 
 /// Requests without an answer, one after the other, that open a circuit.
@@ -48,6 +49,9 @@ pub(crate) struct Route {
     pub(crate) settings: Digest,
 }
 
+/// Who sends a request, and with what.
+pub(crate) type Caller = (Tenant, AccessKey);
+
 /// The circuits of all hosts.
 pub(crate) struct CircuitBreakers(Cache<Route, Arc<Mutex<Circuit>>>);
 
@@ -58,10 +62,10 @@ pub(crate) struct Circuit {
     failures: u32,
     /// The last of them.
     error: Option<NetworkError>,
-    /// Whether a probe is under way.
-    probing: bool,
+    /// Whose probes are under way.
+    probing: HashSet<Tenant>,
     /// Who was answered, and when.
-    answered: HashMap<AccessKey, Instant>,
+    answered: HashMap<Caller, Instant>,
 }
 
 impl Default for CircuitBreakers {
@@ -76,13 +80,13 @@ impl Default for CircuitBreakers {
 }
 
 impl CircuitBreakers {
-    /// Lets a request of `sender` through, or fails it with the error of the last one.
-    pub(crate) async fn attempt(&self, route: Route, sender: AccessKey) -> Result<Attempt, NetworkError> {
+    /// Lets a request of `caller` through, or fails it with the error of the last one.
+    pub(crate) async fn attempt(&self, route: Route, caller: Caller) -> Result<Attempt, NetworkError> {
         let circuit = self.0.get_with(route.clone(), async { Arc::default() }).await;
-        let is_probe = lock(&circuit).enter(&sender)?;
+        let is_probe = lock(&circuit).enter(&caller)?;
         Ok(Attempt {
             circuit,
-            sender,
+            caller,
             host: route.host,
             is_probe,
             started: Instant::now(),
@@ -102,34 +106,43 @@ impl Circuit {
     }
 
     /// Whether the request is the probe of an open circuit.
-    fn enter(&mut self, sender: &AccessKey) -> Result<bool, NetworkError> {
+    fn enter(&mut self, caller: &Caller) -> Result<bool, NetworkError> {
         let was_answered = |at: &Instant| at.elapsed() < ANSWERED_FOR;
-        if !self.is_open() || self.answered.get(sender).is_some_and(was_answered) {
+        if !self.is_open() || self.answered.get(caller).is_some_and(was_answered) {
             return Ok(false);
         }
         match &self.error {
-            Some(error) if self.probing => Err(error.clone()),
-            _ => {
-                self.probing = true;
-                Ok(true)
-            }
+            Some(error) if self.probing.contains(&caller.0) => Err(error.clone()),
+            _ => Ok(self.probing.insert(caller.0.clone())),
         }
     }
 
-    fn answer(&mut self, sender: AccessKey) {
+    fn answer(&mut self, caller: Caller) {
         self.failures = 0;
         self.error = None;
-        if self.answered.len() >= MAX_ANSWERED && !self.answered.contains_key(&sender) {
-            let oldest = self.answered.iter().min_by_key(|(_, at)| **at).map(|(key, _)| *key);
-            oldest.map(|oldest| self.answered.remove(&oldest));
+        if self.answered.len() >= MAX_ANSWERED && !self.answered.contains_key(&caller) {
+            self.forget_one();
         }
-        self.answered.insert(sender, Instant::now());
+        self.answered.insert(caller, Instant::now());
     }
 
-    fn fail(&mut self, sender: &AccessKey, error: NetworkError) {
+    /// Forgets the oldest answer of the tenant with the most.
+    fn forget_one(&mut self) {
+        let mut counts: HashMap<&Tenant, usize> = HashMap::new();
+        for (tenant, _) in self.answered.keys() {
+            *counts.entry(tenant).or_default() += 1;
+        }
+        let most = counts.values().copied().max();
+        let of_most = |(tenant, _): &Caller| counts.get(tenant).copied() == most;
+        let candidates = self.answered.iter().filter(|(caller, _)| of_most(caller));
+        let oldest = candidates.min_by_key(|(_, at)| **at).map(|(caller, _)| caller.clone());
+        oldest.map(|oldest| self.answered.remove(&oldest));
+    }
+
+    fn fail(&mut self, caller: &Caller, error: NetworkError) {
         self.failures = self.failures.saturating_add(1);
         self.error = Some(error);
-        self.answered.remove(sender);
+        self.answered.remove(caller);
     }
 }
 
@@ -137,7 +150,7 @@ impl Circuit {
 #[must_use = "report how it ended"]
 pub(crate) struct Attempt {
     circuit: Arc<Mutex<Circuit>>,
-    sender: AccessKey,
+    caller: Caller,
     host: String,
     is_probe: bool,
     started: Instant,
@@ -148,13 +161,13 @@ impl Attempt {
     /// The host answered.
     pub(crate) fn answered(mut self) {
         self.is_over = true;
-        lock(&self.circuit).answer(self.sender);
+        lock(&self.circuit).answer(self.caller.clone());
     }
 
     /// The host did not answer.
     pub(crate) fn failed(mut self, error: NetworkError) {
         self.is_over = true;
-        lock(&self.circuit).fail(&self.sender, error);
+        lock(&self.circuit).fail(&self.caller, error);
     }
 }
 
@@ -162,10 +175,10 @@ impl Drop for Attempt {
     fn drop(&mut self) {
         let mut circuit = lock(&self.circuit);
         if self.is_probe {
-            circuit.probing = false;
+            circuit.probing.remove(&self.caller.0);
         }
         if !self.is_over && self.started.elapsed() >= PATIENCE {
-            circuit.fail(&self.sender, NetworkError::timed_out(&self.host));
+            circuit.fail(&self.caller, NetworkError::timed_out(&self.host));
         }
     }
 }

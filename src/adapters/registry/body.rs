@@ -1,29 +1,32 @@
 //! Response bodies, limited in size.
 //!
 //! Many requests may wait for an answer at one time, so the limit of one body does not bound memory. A body that is larger
-//! than most waits until few others of its kind are in memory. Whoever sends such bodies slowly must not hold up others
-//! that do: while all places are taken, nobody keeps one for longer than [`PATIENCE`].
+//! than most waits until few others of its kind are in memory; tenants take turns. A registry that sends such bodies
+//! slowly must not delay other tenants: while another tenant waits, the one with the most places keeps none of them for
+//! longer than [`PATIENCE`].
 
 use std::time::Duration;
 
 use reqwest::Response;
-use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
-use super::sender::RegistryRequest;
+use super::sender::{HttpSender, RegistryRequest};
 use crate::adapters::network::NetworkError;
 use crate::adapters::network::egress::host_of;
+use crate::domain::access::Tenant;
+use crate::pipeline::fair_semaphore::FairSemaphore;
 use crate::pipeline::ports::RegistryError;
 
 /// Manifests and lists of tags are a few kilobytes. What is longer than this counts as large.
 const LARGE: usize = 64 << 10;
 /// Large bodies read at one time, over all registries.
-static LARGE_BODIES: Semaphore = Semaphore::const_new(8);
+pub(super) const LARGE_BODIES: usize = 8;
 /// How long a large body may take while others may be waiting, and how often that is looked at afterwards.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The whole body, if it has at most `limit` bytes.
 pub(super) async fn read(
+    sender: &HttpSender,
     request: &RegistryRequest,
     mut response: Response,
     limit: u64,
@@ -38,11 +41,11 @@ pub(super) async fn read(
         return Ok(body);
     }
     let host = host_of(response.url());
-    // An error would mean that the semaphore was closed, which nothing does.
-    let _place = LARGE_BODIES.acquire().await.ok();
+    let (places, tenant) = (&sender.large_bodies, &sender.tenant);
+    let _place = places.acquire(tenant).await;
     tokio::select! {
         rest = append(&mut body, usize::MAX, request, &mut response, limit) => rest?,
-        () = until_in_the_way(&LARGE_BODIES) => return Err(NetworkError::timed_out(&host).into()),
+        () = until_contended(places, tenant) => return Err(NetworkError::timed_out(&host).into()),
     }
     Ok(body)
 }
@@ -66,11 +69,11 @@ async fn append(
     Ok(())
 }
 
-/// Waits until whoever has a place had it for long enough, and others may be waiting for one.
-async fn until_in_the_way(places: &Semaphore) {
+/// Waits until this tenant had its place for long enough, and should give it to another.
+async fn until_contended(places: &FairSemaphore, tenant: &Tenant) {
     loop {
         sleep(PATIENCE).await;
-        if places.available_permits() == 0 {
+        if places.is_contended(tenant) {
             return;
         }
     }
@@ -90,13 +93,17 @@ mod tests {
     use tokio::time::timeout;
 
     #[tokio::test(start_paused = true)]
-    async fn who_is_slow_keeps_a_place_only_while_others_are_free() {
-        let places = Semaphore::new(2);
-        let _first = places.acquire().await.unwrap();
-        let waited = timeout(Duration::from_mins(10), until_in_the_way(&places)).await;
+    async fn a_slow_tenant_keeps_a_place_only_until_another_waits_for_it() {
+        let places = FairSemaphore::new(1);
+        let (slow, other) = (Tenant::from("slow"), Tenant::from("other"));
+        let _place = places.acquire(&slow).await;
+        let waited = timeout(Duration::from_mins(10), until_contended(&places, &slow)).await;
         assert!(waited.is_err());
-        let _second = places.acquire().await.unwrap();
-        let waited = timeout(PATIENCE * 2, until_in_the_way(&places)).await;
-        assert!(waited.is_ok());
+        let waits = places.acquire(&other);
+        tokio::select! {
+            () = until_contended(&places, &slow) => {}
+            _ = waits => panic!("there is no second place"),
+            () = sleep(PATIENCE * 2) => panic!("it keeps its place"),
+        }
     }
 }

@@ -12,8 +12,9 @@ use super::observer::{RequestKind, RequestObserver};
 use crate::adapters::network::circuit_breaker::{CircuitBreakers, Route};
 use crate::adapters::network::egress::{EgressPolicy, host_of};
 use crate::adapters::network::{NetworkError, redirect, retry};
-use crate::domain::access::AccessKey;
+use crate::domain::access::{AccessKey, Tenant};
 use crate::domain::digest::Digest;
+use crate::pipeline::fair_semaphore::FairSemaphore;
 use crate::pipeline::ports::RegistryError;
 
 /// One request, as often as it has to be sent.
@@ -81,8 +82,11 @@ pub(super) struct HttpSender {
     pub(super) http: Client,
     pub(super) egress: Arc<EgressPolicy>,
     pub(super) circuit_breakers: Arc<CircuitBreakers>,
+    /// Places for large bodies.
+    pub(super) large_bodies: FairSemaphore,
     /// The fingerprint of the transport settings.
     pub(super) settings: Digest,
+    pub(super) tenant: Tenant,
     pub(super) access_key: AccessKey,
     pub(super) observer: Arc<dyn RequestObserver>,
 }
@@ -167,7 +171,8 @@ impl HttpSender {
         let host = host_of(url);
         self.egress.check_url(url).await?;
         let route = self.route(&host);
-        let attempt = self.circuit_breakers.attempt(route, self.access_key).await?;
+        let caller = (self.tenant.clone(), self.access_key);
+        let attempt = self.circuit_breakers.attempt(route, caller).await?;
         let started = Instant::now();
         let sent = self.build(request, url, authorization).send().await;
         let status = sent.as_ref().ok().map(|response| response.status().as_u16());

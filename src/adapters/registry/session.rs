@@ -60,7 +60,9 @@ impl<'a> Session<'a> {
                 http: inner.transports.client(&access.transport).await?,
                 egress: inner.egress.clone(),
                 circuit_breakers: inner.circuit_breakers.clone(),
+                large_bodies: inner.large_bodies.clone(),
                 settings: access.transport.digest(),
+                tenant: access.tenant.clone(),
                 access_key,
                 observer: inner.options.observer.clone(),
             },
@@ -92,7 +94,7 @@ impl<'a> Session<'a> {
             let response = self.send(request).await?;
             let (status, headers) = (response.status(), response.headers().clone());
             let body = match status {
-                StatusCode::OK => body::read(request, response, limit).await,
+                StatusCode::OK => body::read(&self.sender, request, response, limit).await,
                 _ => Ok(Vec::new()),
             };
             match body {

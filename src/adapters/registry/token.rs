@@ -131,7 +131,7 @@ pub(super) async fn request(
         StatusCode::NOT_FOUND => return Err(request.protocol("status 404")),
         status => return Err(request.unexpected(status)),
     }
-    let bytes = body::read(&request, response, MAX_TOKEN_REPLY_BYTES).await?;
+    let bytes = body::read(sender, &request, response, MAX_TOKEN_REPLY_BYTES).await?;
     // The error of the parser would quote the body.
     let reply: Reply = serde_json::from_slice(&bytes).map_err(|_| request.protocol("the token is not in JSON"))?;
     let lifetime = reply.expires_in.map_or(DEFAULT_LIFETIME, Duration::from_secs);

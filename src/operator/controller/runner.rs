@@ -122,7 +122,8 @@ pub(crate) async fn run<R: Reconciler>(
     loop {
         let start = async {
             let object = queue.next(|waiting| reconciler.waiting(waiting)).await;
-            (object, slots.take().await)
+            let slot = slots.take(object.namespace.as_str().into()).await;
+            (object, slot)
         };
         let (object, slot) = tokio::select! {
             () = &mut stop => break,

@@ -10,7 +10,7 @@ use crate::domain::access::{ClientCertificate, Keyring, KeyringError, RegistryAc
 use crate::domain::reference::{ImageReference, ReferenceError};
 use crate::domain::source::{ImageSource, Source, SourceError};
 use crate::domain::trust::{Authority, PublicKey, PublicKeyError, TrustPolicy, TrustPolicyError};
-use crate::operator::api::spec::{ConfigMapDeliverySpec, PolicyImage, PolicyImageSpec, UnreadableSpec, Verify};
+use crate::operator::api::spec::{ConfigMapDeliverySpec, PolicyImage, UnreadableSpec, Verify};
 use crate::operator::delivery::{ConfigMapDelivery, Delivery};
 use crate::operator::identity::{MissingField, ObjectKey};
 use crate::pipeline::reason::{Classify, Disposition, Reason};
@@ -184,7 +184,7 @@ pub fn validate(
     timeout(spec)?;
     Ok(Plan {
         source: Source::Image(
-            ImageSource::new(&image, spec.semver.as_deref(), access(spec, references)?)
+            ImageSource::new(&image, spec.semver.as_deref(), access(object, references)?)
                 .map_err(ValidateError::ParseSource)?,
         ),
         trust: trust(spec.verify.as_ref(), references, options)?,
@@ -193,7 +193,7 @@ pub fn validate(
     })
 }
 
-fn access(spec: &PolicyImageSpec, references: &References) -> Result<RegistryAccess, ValidateError> {
+fn access(object: &PolicyImage, references: &References) -> Result<RegistryAccess, ValidateError> {
     let mut keyring = Keyring::default();
     for (name, json) in &references.pull_secrets {
         let read = Keyring::from_docker_config(json);
@@ -204,6 +204,7 @@ fn access(spec: &PolicyImageSpec, references: &References) -> Result<RegistryAcc
     }
     let certificate = references.client_certificate.as_ref();
     Ok(RegistryAccess {
+        tenant: object.metadata.namespace.as_deref().unwrap_or_default().into(),
         keyring,
         transport: TransportSettings {
             authorities_pem: references.authority_certificates.clone(),
@@ -211,7 +212,7 @@ fn access(spec: &PolicyImageSpec, references: &References) -> Result<RegistryAcc
                 chain_pem: chain.clone(),
                 key_pem: Secret::new(key.clone()),
             }),
-            insecure: spec.insecure,
+            insecure: object.spec.insecure,
         },
     })
 }

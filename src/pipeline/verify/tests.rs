@@ -317,7 +317,14 @@ async fn evidence_that_cannot_be_read_is_no_lack_of_signatures() {
     };
     let piece = Listed::of(layer).unwrap().piece(Some(std::sync::Arc::new(Evicted)));
     let policy = trusting(&case.pair);
-    let decision = decide(&BlockingWork::default(), &policy, &case.revision, vec![piece]).await;
+    let decision = decide(
+        &BlockingWork::default(),
+        &Tenant::default(),
+        &policy,
+        &case.revision,
+        vec![piece],
+    )
+    .await;
     let decision = decision.unwrap();
     assert!(decision.verdict.is_err());
     assert!(matches!(decision.unreadable, Some(RegistryError::Storage { .. })));

@@ -15,10 +15,14 @@ fn route_to(host: &str) -> Route {
     }
 }
 
-/// Who pulls this repository without credentials.
-fn puller(repository: &str) -> AccessKey {
+/// The tenant `acme`, pulling this repository without credentials.
+fn puller(repository: &str) -> Caller {
+    puller_of("acme", repository)
+}
+
+fn puller_of(tenant: &str, repository: &str) -> Caller {
     let image: ImageReference = format!("{HOST}/{repository}").parse().unwrap();
-    RegistryAccess::default().key(image.repository())
+    (tenant.into(), RegistryAccess::default().key(image.repository()))
 }
 
 fn silence() -> NetworkError {
@@ -106,6 +110,32 @@ async fn whoever_was_answered_is_not_stopped_by_the_failures_of_others() {
     // Until it meets a failure itself.
     good.failed(silence());
     assert!(breakers.attempt(route(), puller("good")).await.is_err());
+}
+
+#[tokio::test]
+async fn the_probe_of_one_tenant_does_not_stop_that_of_another() {
+    let breakers = open().await;
+    let hanging = breakers.attempt(route(), puller("hangs")).await.unwrap();
+    assert!(breakers.attempt(route(), puller("other")).await.is_err());
+    let other = breakers.attempt(route(), puller_of("innocent", "good")).await.unwrap();
+    other.answered();
+    assert!(!breakers.is_open(&route()).await);
+    drop(hanging);
+}
+
+#[tokio::test]
+async fn no_tenant_makes_the_answers_of_another_forgotten() {
+    let breakers = CircuitBreakers::default();
+    let innocent = || puller_of("innocent", "good");
+    breakers.attempt(route(), innocent()).await.unwrap().answered();
+    for number in 0..MAX_ANSWERED * 2 {
+        let greedy = puller_of("greedy", &number.to_string());
+        breakers.attempt(route(), greedy).await.unwrap().answered();
+    }
+    let circuit = breakers.0.get(&route()).await.unwrap();
+    let circuit = lock(&circuit);
+    assert!(circuit.answered.contains_key(&innocent()));
+    assert_eq!(circuit.answered.len(), MAX_ANSWERED);
 }
 
 #[tokio::test]

@@ -61,6 +61,7 @@ fn every_field_finds_its_place_in_the_plan() {
     references.keys.insert("release".into(), pem(&pair));
     let image: ImageReference = "registry.acme.example:5000/policies/authz".parse().unwrap();
     let access = RegistryAccess {
+        tenant: "acme".into(),
         keyring: Keyring::from_docker_config(PULL_SECRET.as_bytes()).unwrap(),
         transport: TransportSettings {
             authorities_pem: Some("ca".into()),
@@ -111,10 +112,11 @@ fn what_is_absent_has_defaults() {
         (Duration::from_mins(5), Ok(DEFAULT_TIMEOUT))
     );
     let Source::Image(source) = &plan.source;
-    assert_eq!(
-        (source.access(), plan.trust),
-        (&RegistryAccess::default(), TrustPolicy::NotConfigured)
-    );
+    let access = RegistryAccess {
+        tenant: "acme".into(),
+        ..RegistryAccess::default()
+    };
+    assert_eq!((source.access(), plan.trust), (&access, TrustPolicy::NotConfigured));
 }
 
 type Break = fn(&mut PolicyImage, &mut References);
