@@ -116,8 +116,14 @@ impl Registry for RegistryClient {
         manifests::get(&Session::open(&self.inner, repository, access).await?, name).await
     }
 
-    async fn tags(&self, repository: &Repository, access: &RegistryAccess) -> Result<Vec<Tag>, RegistryError> {
-        tags::list(&Session::open(&self.inner, repository, access).await?).await
+    async fn tags(
+        &self,
+        repository: &Repository,
+        access: &RegistryAccess,
+        visit: &mut (dyn FnMut(Tag) + Send),
+    ) -> Result<usize, RegistryError> {
+        let session = Session::open(&self.inner, repository, access).await?;
+        tags::list(&session, visit).await
     }
 
     async fn referrers(

@@ -137,22 +137,49 @@ impl VersionRange {
         })
     }
 
-    /// The highest of `tags` in the range. Tags that are no versions are passed over; a leading `v` is. Of `1.2.3` and
-    /// `v1.2.3` the plain one is taken.
+    /// Keeps the highest of the tags in the range that it is offered.
     #[must_use]
-    pub fn highest<'a>(&self, tags: impl IntoIterator<Item = &'a Tag>) -> Option<&'a Tag> {
-        tags.into_iter()
-            .filter_map(|tag| {
-                let text = tag.as_str();
-                let version = Version::parse(text.strip_prefix('v').unwrap_or(text)).ok()?;
-                let plain = !text.starts_with('v');
-                self.alternatives
-                    .iter()
-                    .any(|range| range.matches(&version))
-                    .then_some((version, plain, tag))
-            })
-            .max_by(|one, two| (&one.0, one.1).cmp(&(&two.0, two.1)))
-            .map(|(.., tag)| tag)
+    pub fn highest(&self) -> HighestTag<'_> {
+        HighestTag {
+            range: self,
+            best: None,
+        }
+    }
+
+    fn contains(&self, version: &Version) -> bool {
+        self.alternatives.iter().any(|range| range.matches(version))
+    }
+}
+
+/// The highest tag in a range, of those offered so far. A repository has thousands of tags, and one of them is needed.
+#[derive(Debug)]
+pub struct HighestTag<'a> {
+    range: &'a VersionRange,
+    best: Option<(Version, Tag)>,
+}
+
+impl HighestTag<'_> {
+    /// Takes `tag` if it is higher than those before. A tag that is not a version is passed over; a leading `v` is
+    /// ignored. Of `1.2.3` and `v1.2.3` the plain one is taken.
+    pub fn offer(&mut self, tag: Tag) {
+        let is_plain = |tag: &Tag| !tag.as_str().starts_with('v');
+        let text = tag.as_str();
+        let Ok(version) = Version::parse(text.strip_prefix('v').unwrap_or(text)) else {
+            return;
+        };
+        let is_higher = self
+            .best
+            .as_ref()
+            .is_none_or(|(best, taken)| (&version, is_plain(&tag)) > (best, is_plain(taken)));
+        if is_higher && self.range.contains(&version) {
+            self.best = Some((version, tag));
+        }
+    }
+
+    /// The tag, if one was in the range.
+    #[must_use]
+    pub fn into_tag(self) -> Option<Tag> {
+        self.best.map(|(_, tag)| tag)
     }
 }
 
@@ -216,9 +243,18 @@ mod tests {
     #[case(">=2.0.0-rc.0 <2.0.0", Some("2.0.0-rc.1"))]
     #[case(">=3.0.0", None)]
     fn picks_the_highest_tag_in_the_range(#[case] range: &str, #[case] expected: Option<&str>) {
-        let tags: Vec<Tag> = TAGS.iter().map(|tag| tag.parse().unwrap()).collect();
         let range = VersionRange::parse(range).unwrap();
-        assert_eq!(range.highest(&tags).map(Tag::as_str), expected);
+        for reversed in [false, true] {
+            let mut tags: Vec<Tag> = TAGS.iter().map(|tag| tag.parse().unwrap()).collect();
+            if reversed {
+                tags.reverse();
+            }
+            let mut highest = range.highest();
+            for tag in tags {
+                highest.offer(tag);
+            }
+            assert_eq!(highest.into_tag().as_ref().map(Tag::as_str), expected);
+        }
     }
 
     #[rstest]

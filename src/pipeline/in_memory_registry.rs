@@ -173,10 +173,17 @@ impl Registry for InMemoryRegistry {
         })
     }
 
-    async fn tags(&self, repository: &Repository, _: &RegistryAccess) -> Result<Vec<Tag>, RegistryError> {
-        self.answer(Method::Tags, repository, &"tags", |stored| {
-            Some(stored.tags.keys().cloned().collect())
-        })
+    async fn tags(
+        &self,
+        repository: &Repository,
+        _: &RegistryAccess,
+        visit: &mut (dyn FnMut(Tag) + Send),
+    ) -> Result<usize, RegistryError> {
+        let all = |stored: &Stored| Some(stored.tags.keys().cloned().collect::<Vec<_>>());
+        let tags = self.answer(Method::Tags, repository, &"tags", all)?;
+        let count = tags.len();
+        tags.into_iter().for_each(visit);
+        Ok(count)
     }
 
     async fn referrers(

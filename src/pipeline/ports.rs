@@ -70,12 +70,14 @@ pub trait Registry: Send + Sync + 'static {
         access: &RegistryAccess,
     ) -> impl Future<Output = Result<RawManifest, RegistryError>> + Send;
 
-    /// All tags, at most 10 000.
+    /// Shows `visit` every tag, at most 10 000, page by page as they come, and returns how many there were. Nothing keeps
+    /// them all: runs that wait for the next page would otherwise hold megabytes each.
     fn tags(
         &self,
         repository: &Repository,
         access: &RegistryAccess,
-    ) -> impl Future<Output = Result<Vec<Tag>, RegistryError>> + Send;
+        visit: &mut (dyn FnMut(Tag) + Send),
+    ) -> impl Future<Output = Result<usize, RegistryError>> + Send;
 
     /// What refers to `digest`, by the referrers API or, where the registry has none, by the fallback tag; at most 50.
     /// An empty list means that the registry answered and there is nothing; it never means that the lookup failed.

@@ -57,14 +57,13 @@ pub(super) async fn resolve<R: Registry>(registry: &R, source: &ImageSource) -> 
         }
         Selection::Tag(tag) => tag.clone(),
         Selection::Range(range) => {
-            let tags = registry
-                .tags(repository, access)
-                .await
-                .map_err(ResolveError::QueryRegistry)?;
-            range.highest(&tags).cloned().ok_or_else(|| ResolveError::MatchRange {
+            let mut highest = range.highest();
+            let listed = registry.tags(repository, access, &mut |tag| highest.offer(tag)).await;
+            let count = listed.map_err(ResolveError::QueryRegistry)?;
+            highest.into_tag().ok_or_else(|| ResolveError::MatchRange {
                 repository: repository.clone(),
                 range: range.to_string(),
-                count: tags.len(),
+                count,
             })?
         }
     };

@@ -18,6 +18,9 @@ const IDLE: Duration = Duration::from_hours(24);
 /// What an entry takes at least, with its key: small results must not be cached without number.
 const ENTRY_BYTES: u32 = 512;
 
+/// What a failure takes, about: its error holds a few names.
+const FAILURE_BYTES: u32 = 1024;
+
 /// The oldest moment from which a failure is still shared.
 #[must_use]
 pub fn recent() -> Instant {
@@ -116,7 +119,12 @@ where
     /// Caches results of at most `capacity` in all, as `weigh` measures successes.
     #[must_use]
     pub fn weighed(capacity: u64, weigh: impl Fn(&T) -> u32 + Send + Sync + 'static) -> Self {
-        let weigher = move |_: &K, answer: &CachedResult<T, E>| answer.outcome.as_ref().map_or(1, &weigh);
+        let weigher = move |_: &K, answer: &CachedResult<T, E>| {
+            answer
+                .outcome
+                .as_ref()
+                .map_or(FAILURE_BYTES, |value| weigh(value).max(ENTRY_BYTES))
+        };
         Self::keeping(
             Cache::builder()
                 .max_capacity(capacity)

@@ -11,7 +11,7 @@ use policy_operator::domain::artifact::Descriptor;
 use policy_operator::domain::bundle::Content;
 use policy_operator::domain::digest::Digest;
 use policy_operator::domain::reference::{ImageReference, Repository, Tag};
-use policy_operator::pipeline::ports::ManifestName;
+use policy_operator::pipeline::ports::{ManifestName, Registry, RegistryError};
 use policy_operator_harness::scripted::{Answer, Asked, Scripted, Transport};
 use tempfile::TempDir;
 
@@ -82,6 +82,19 @@ fn setup_allowing(egress: EgressPolicy, allowed_hosts: AllowedHosts) -> Setup {
 
 async fn plain(script: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Scripted {
     Scripted::start(Transport::Plain, script).await.unwrap()
+}
+
+/// All tags, in order.
+async fn tags(
+    client: &RegistryClient,
+    repository: &Repository,
+    access: &RegistryAccess,
+) -> Result<Vec<Tag>, RegistryError> {
+    let mut tags = Vec::new();
+    let count = Registry::tags(client, repository, access, &mut |tag| tags.push(tag)).await?;
+    assert!(tags.len() <= count, "{count}");
+    tags.sort();
+    Ok(tags)
 }
 
 fn repository(host: &str) -> Repository {

@@ -3,7 +3,7 @@
 //! `blobs/<access key>/<digest>` holds what was hashed, `tmp/` what is being downloaded. The access key in the path
 //! keeps one tenant's private bytes from being served to another who merely knows their digest. Both directories count:
 //! the size of a download is reserved before it begins, so that they never hold more than the capacity, whatever
-//! registries send. The directory belongs to one process at a time. A blob that is evicted while it is being read stays
+//! registries send. A file counts for at least a block of the disk, so a million tiny blobs do not pass for a megabyte. The directory belongs to one process at a time. A blob that is evicted while it is being read stays
 //! readable, one that is opened afterwards is gone, and its reader gets "not found".
 
 use std::collections::HashMap;
@@ -18,6 +18,9 @@ use tempfile::NamedTempFile;
 use crate::domain::access::AccessKey;
 use crate::domain::bundle::Content;
 use crate::domain::digest::Digest;
+
+/// What the smallest file counts for: blocks of the disk, a directory, and an entry in the index, which is in memory.
+const MIN_FILE_BYTES: u64 = 16 << 10;
 
 /// A blob on disk.
 #[derive(Debug)]
@@ -55,13 +58,15 @@ pub(super) struct BlobStore {
 #[derive(Debug)]
 pub(super) struct Unfinished<'a> {
     file: NamedTempFile,
+    size: u64,
     reservation: Reservation<'a>,
 }
 
 #[derive(Debug)]
 struct Reservation<'a> {
     store: &'a BlobStore,
-    size: u64,
+    /// The bytes that it counts for.
+    room: u64,
 }
 
 /// Why a download cannot begin.
@@ -94,7 +99,7 @@ struct Index {
 
 #[derive(Debug)]
 struct Entry {
-    size: u64,
+    room: u64,
     last_use: u64,
 }
 
@@ -141,12 +146,17 @@ impl BlobStore {
         if size > capacity {
             return Err(ReserveError::LimitSize { capacity });
         }
-        if !self.make_room(size) {
+        let room = room(size);
+        if !self.make_room(room) {
             return Err(ReserveError::Full);
         }
-        let reservation = Reservation { store: self, size };
+        let reservation = Reservation { store: self, room };
         let file = NamedTempFile::new_in(&self.downloads)?;
-        Ok(Unfinished { file, reservation })
+        Ok(Unfinished {
+            file,
+            size,
+            reservation,
+        })
     }
 
     /// Reserves `size` bytes within the capacity; false where the downloads under way leave no room for them.
@@ -162,7 +172,9 @@ impl BlobStore {
         };
         for path in evicted {
             // What cannot be removed now is found again at the next start.
-            let _ = fs::remove_file(path);
+            let _ = fs::remove_file(&path);
+            // Only where it is empty.
+            let _ = path.parent().map(fs::remove_dir);
         }
         true
     }
@@ -180,14 +192,14 @@ impl Index {
     fn touch(&mut self, path: &Path, size: u64) {
         self.remove(path);
         self.uses += 1;
-        self.bytes += size;
-        let last_use = self.uses;
-        self.entries.insert(path.to_owned(), Entry { size, last_use });
+        let (room, last_use) = (room(size), self.uses);
+        self.bytes += room;
+        self.entries.insert(path.to_owned(), Entry { room, last_use });
     }
 
     fn remove(&mut self, path: &Path) {
         if let Some(entry) = self.entries.remove(path) {
-            self.bytes -= entry.size;
+            self.bytes -= entry.room;
         }
     }
 
@@ -214,12 +226,9 @@ impl Unfinished<'_> {
 
     /// Moves the finished download into place. Two of the same blob may race: the bytes are the same.
     pub(super) fn finish(self, access_key: &AccessKey, digest: &Digest) -> io::Result<StoredBlob> {
-        let Reservation { store, size } = self.reservation;
+        let (store, size) = (self.reservation.store, self.size);
         let path = store.path(access_key, digest);
-        if let Some(directory) = path.parent() {
-            fs::create_dir_all(directory)?;
-        }
-        self.file.persist(&path).map_err(|error| error.error)?;
+        persist(self.file, &path)?;
         store.index().touch(&path, size);
         Ok(StoredBlob { path, size })
     }
@@ -228,8 +237,26 @@ impl Unfinished<'_> {
 impl Drop for Reservation<'_> {
     fn drop(&mut self) {
         let mut index = self.store.index();
-        index.reserved = index.reserved.saturating_sub(self.size);
+        index.reserved = index.reserved.saturating_sub(self.room);
     }
+}
+
+/// Moves a file into a directory that an eviction may remove at any moment.
+fn persist(file: NamedTempFile, path: &Path) -> io::Result<()> {
+    let directory = path.parent().unwrap_or(path);
+    fs::create_dir_all(directory)?;
+    match file.persist(path) {
+        Err(again) if again.error.kind() == io::ErrorKind::NotFound => {
+            fs::create_dir_all(directory)?;
+            again.file.persist(path).map(drop).map_err(|error| error.error)
+        }
+        persisted => persisted.map(drop).map_err(|error| error.error),
+    }
+}
+
+/// What a file of `size` bytes counts for.
+fn room(size: u64) -> u64 {
+    size.max(MIN_FILE_BYTES)
 }
 
 /// Every file below, with the time it was written.

@@ -1,7 +1,5 @@
 //! All tags of a repository.
 
-use std::collections::BTreeSet;
-
 use reqwest::StatusCode;
 
 use super::observer::RequestKind;
@@ -24,11 +22,12 @@ struct Page {
     tags: Option<BoundedList<String, MAX_TAGS>>,
 }
 
-/// All tags, in order. Texts that break the grammar of tags are left out: nothing could be pulled by them.
-pub(super) async fn list(session: &Session<'_>) -> Result<Vec<Tag>, RegistryError> {
+/// Shows all tags to `visit`, and returns how many there were. Texts that break the grammar of tags are left out: nothing
+/// could be pulled by them.
+pub(super) async fn list(session: &Session<'_>, visit: &mut (dyn FnMut(Tag) + Send)) -> Result<usize, RegistryError> {
     let mut request = session.request(RequestKind::Tags, session.endpoint.tags(), " (its tags)");
     let mut pages = Pages::new(request.url.clone(), MAX_PAGES);
-    let mut tags = BTreeSet::new();
+    let mut count = 0;
     loop {
         let answer = session.fetch(&request, MAX_PAGE_BYTES).await?;
         if answer.status != StatusCode::OK {
@@ -38,13 +37,14 @@ pub(super) async fn list(session: &Session<'_>) -> Result<Vec<Tag>, RegistryErro
             serde_json::from_slice(&answer.body).map_err(|_| request.protocol("the list of tags cannot be read"))?;
         let too_many = || request.protocol(format!("there are more than {MAX_TAGS} tags"));
         let page = page.tags.unwrap_or_default().complete().map_err(|_| too_many())?;
-        tags.extend(page.iter().filter_map(|tag| tag.parse().ok()));
-        if tags.len() > MAX_TAGS {
+        count += page.len();
+        if count > MAX_TAGS {
             return Err(too_many());
         }
+        page.iter().filter_map(|tag| tag.parse().ok()).for_each(&mut *visit);
         match pages.next(&answer.headers).map_err(|cause| request.protocol(cause))? {
             Some(next) => request.url = next,
-            None => return Ok(tags.into_iter().collect()),
+            None => return Ok(count),
         }
     }
 }

@@ -16,13 +16,17 @@ use crate::domain::reference::Repository;
 
 /// Largest pull secret that is read, in bytes: the most a Secret can hold.
 pub const MAX_DOCKER_CONFIG_BYTES: usize = 1 << 20;
-/// Most entries one pull secret may have.
+/// Most entries the pull secrets of one object may have.
 pub const MAX_DOCKER_CONFIG_ENTRIES: usize = 256;
 /// Most credentials that are tried for one repository: each of them is a request to the registry, or two.
 pub const MAX_CANDIDATES: usize = 8;
 /// Most bytes of a user name, a password, a token, or the base64 of a name and a password. Servers break the connection of whoever sends much longer ones, which
 /// would look as if the host were dead.
 pub const MAX_CREDENTIAL_BYTES: usize = 16 << 10;
+
+/// Longest label of a host name (RFC 1035 section 2.3.4). A longer one resolves nowhere, and matching takes time in
+/// proportion.
+const MAX_LABEL_BYTES: usize = 63;
 
 /// One way to log in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,7 +74,7 @@ pub enum KeyringError {
     #[error("larger than 1 MiB")]
     LimitSize,
     /// Over [`MAX_DOCKER_CONFIG_ENTRIES`].
-    #[error("more than {MAX_DOCKER_CONFIG_ENTRIES} entries in 'auths'")]
+    #[error("more than {MAX_DOCKER_CONFIG_ENTRIES} entries in 'auths', together with those read before")]
     LimitEntries,
     /// A text over [`MAX_CREDENTIAL_BYTES`].
     #[error("an entry of 'auths' has a user name, password or token of more than 16 KiB")]
@@ -159,9 +163,29 @@ impl Keyring {
         Ok(Self { entries })
     }
 
+    /// How many entries there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// Adds the entries of `other` behind those already here.
     pub fn extend(&mut self, other: Self) {
         self.entries.extend(other.entries);
+    }
+
+    /// Drops what is not among the candidates for `repository`. A keyring is kept, searched and compared as long as a
+    /// run waits for its registry, and one Secret may hold hundreds of entries that are of no use.
+    pub fn retain_candidates(&mut self, repository: &Repository) {
+        self.entries.retain(|entry| entry.pattern.matches(repository));
+        self.entries.truncate(MAX_CANDIDATES);
+        self.entries.shrink_to_fit();
     }
 
     /// The credentials to try for `repository`, best first, at most [`MAX_CANDIDATES`]; none means anonymous.
@@ -222,8 +246,8 @@ impl DockerAuth {
 #[derive(Debug, Clone)]
 struct Pattern {
     text: String,
+    /// Labels that are each a valid [`Glob`], with dots between them.
     host: String,
-    labels: Vec<Glob>,
     port: Option<String>,
     path: String,
 }
@@ -247,11 +271,10 @@ impl Pattern {
             hub if ["index.docker.io", "registry-1.docker.io"].contains(&hub.as_str()) => "docker.io".to_owned(),
             host => host,
         };
-        let labels = host.split('.').map(Glob::parse).collect::<Option<Vec<_>>>()?;
-        (!host.is_empty()).then(|| Self {
+        let is_valid = !host.is_empty() && host.split('.').all(|label| Glob::parse(label).is_some());
+        is_valid.then(|| Self {
             text: key.to_owned(),
             host,
-            labels,
             port: port.map(str::to_owned),
             path: path.trim_matches('/').to_owned(),
         })
@@ -259,10 +282,12 @@ impl Pattern {
 
     fn matches(&self, repository: &Repository) -> bool {
         let (host, port) = split_port(repository.host());
-        let labels: Vec<&str> = host.split('.').collect();
+        let matches = |glob, label: &str| {
+            label.len() <= MAX_LABEL_BYTES && Glob::parse(glob).is_some_and(|glob| glob.matches(label))
+        };
         self.port.as_deref() == port
-            && self.labels.len() == labels.len()
-            && self.labels.iter().zip(labels).all(|(glob, label)| glob.matches(label))
+            && self.host.split('.').count() == host.split('.').count()
+            && self.host.split('.').zip(host.split('.')).all(|(glob, label)| matches(glob, label))
             // A plain prefix, not whole path components: that is kubelet's rule.
             && repository.path().starts_with(&self.path)
     }
@@ -293,6 +318,30 @@ mod tests {
             Credentials::IdentityToken(_) => "identity".to_owned(),
             Credentials::RegistryToken(_) => "registry".to_owned(),
         }
+    }
+
+    #[test]
+    fn only_the_candidates_for_a_repository_are_kept() {
+        let many: Vec<String> = (0..200)
+            .map(|number| format!(r#""ghcr.io/{}":{{"username":"u{number}"}}"#, "a".repeat(number)))
+            .collect();
+        let json = format!(r#"{{"auths":{{"quay.io":{{"username":"other"}},{}}}}}"#, many.join(","));
+        let mut keyring = Keyring::from_docker_config(json.as_bytes()).unwrap();
+        let reference: ImageReference = format!("ghcr.io/{}/p", "a".repeat(40)).parse().unwrap();
+        let before: Vec<_> = keyring.candidates(reference.repository()).cloned().collect();
+        keyring.retain_candidates(reference.repository());
+        assert_eq!(keyring.len(), MAX_CANDIDATES);
+        assert_eq!(
+            keyring.candidates(reference.repository()).cloned().collect::<Vec<_>>(),
+            before
+        );
+    }
+
+    #[test]
+    fn a_label_that_no_host_can_have_matches_nothing() {
+        let label = "a".repeat(MAX_LABEL_BYTES + 1);
+        let auths = format!(r#"{{"*.io":{{"username":"a"}},"{label}.io":{{"username":"b"}}}}"#);
+        assert_eq!(candidates(&auths, &format!("{label}.io/p")), [""; 0]);
     }
 
     #[rstest]

@@ -119,13 +119,21 @@ pub struct PolicyImageSpec {
     pub unreadable: Option<UnreadableSpec>,
 }
 
-/// What makes a spec unreadable for this version of the operator.
+/// Most bytes of a spec as JSON. Every spec is in memory as long as its object exists.
+pub const MAX_SPEC_BYTES: usize = 64 << 10;
+
+/// Why a spec is not read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UnreadableSpec {
-    /// The field in which decoding failed.
-    pub field: String,
-    /// The field that is missing there.
-    pub missing: Option<String>,
+pub enum UnreadableSpec {
+    /// This version of the operator cannot decode it.
+    Field {
+        /// The field in which decoding failed.
+        field: String,
+        /// The field that is missing there.
+        missing: Option<String>,
+    },
+    /// It is so large that a few hundred like it would fill the memory of the operator.
+    TooLarge,
 }
 
 impl PolicyImageSpec {

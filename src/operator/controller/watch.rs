@@ -32,8 +32,8 @@ use crate::operator::api::{FIELD_MANAGER, GROUP, MANAGED_BY_LABEL, REQUESTED_AT_
 use crate::operator::metrics::{Metrics, Watched};
 use crate::operator::received::ConfigMapMetadata;
 
-/// Most objects of one answer. An object can hold 256 KiB of annotations, and an answer is in memory as a whole.
-const PAGE_SIZE: u32 = 50;
+/// Most objects of one answer. An object can hold more than a megabyte, and an answer is in memory as a whole, twice.
+const PAGE_SIZE: u32 = 25;
 
 /// Most characters of an annotation that are kept: one more than are compared and reported.
 const ANNOTATION_LIMIT: usize = 257;

@@ -6,11 +6,12 @@ mod duration;
 use std::time::Duration;
 
 use super::dereference::References;
+use crate::domain::access::credentials::MAX_DOCKER_CONFIG_ENTRIES;
 use crate::domain::access::{ClientCertificate, Keyring, KeyringError, RegistryAccess, Secret, TransportSettings};
 use crate::domain::reference::{ImageReference, ReferenceError};
 use crate::domain::source::{ImageSource, Source, SourceError};
 use crate::domain::trust::{Authority, PublicKey, PublicKeyError, TrustPolicy, TrustPolicyError};
-use crate::operator::api::spec::{ConfigMapDeliverySpec, PolicyImage, UnreadableSpec, Verify};
+use crate::operator::api::spec::{ConfigMapDeliverySpec, MAX_SPEC_BYTES, PolicyImage, UnreadableSpec, Verify};
 use crate::operator::delivery::{ConfigMapDelivery, Delivery};
 use crate::operator::identity::{MissingField, ObjectKey};
 use crate::pipeline::reason::{Classify, Disposition, Reason};
@@ -76,6 +77,12 @@ pub enum ValidateError {
         /// What is missing.
         missing: Option<String>,
     },
+    /// Over [`MAX_SPEC_BYTES`].
+    #[error(
+        "the spec has more than {} KiB; put keys into a Secret or ConfigMap, and shorten labels and annotations",
+        MAX_SPEC_BYTES >> 10
+    )]
+    LimitSpec,
     /// `spec.image`.
     #[error("spec.image: {0}")]
     ParseImage(ReferenceError),
@@ -146,6 +153,7 @@ impl Classify for ValidateError {
             Self::DeliverToSystem(_) | Self::DeliverToReserved(_) => Reason::NotOwned,
             Self::FindIdentity(_)
             | Self::ReadSpec { .. }
+            | Self::LimitSpec
             | Self::ParseImage(_)
             | Self::ParseSource(_)
             | Self::ParseDuration { .. }
@@ -171,9 +179,13 @@ pub fn validate(
     options: OperatorOptions,
 ) -> Result<Plan, ValidateError> {
     let spec = &object.spec;
-    if let Some(UnreadableSpec { field, missing }) = &spec.unreadable {
-        let (field, missing) = (field.clone(), missing.clone());
-        return Err(ValidateError::ReadSpec { field, missing });
+    match &spec.unreadable {
+        None => {}
+        Some(UnreadableSpec::TooLarge) => return Err(ValidateError::LimitSpec),
+        Some(UnreadableSpec::Field { field, missing }) => {
+            let (field, missing) = (field.clone(), missing.clone());
+            return Err(ValidateError::ReadSpec { field, missing });
+        }
     }
     if spec.insecure && spec.tls.is_some() {
         return Err(ValidateError::CombineInsecure);
@@ -184,7 +196,7 @@ pub fn validate(
     timeout(spec)?;
     Ok(Plan {
         source: Source::Image(
-            ImageSource::new(&image, spec.semver.as_deref(), access(object, references)?)
+            ImageSource::new(&image, spec.semver.as_deref(), access(object, &image, references)?)
                 .map_err(ValidateError::ParseSource)?,
         ),
         trust: trust(spec.verify.as_ref(), references, options)?,
@@ -193,15 +205,27 @@ pub fn validate(
     })
 }
 
-fn access(object: &PolicyImage, references: &References) -> Result<RegistryAccess, ValidateError> {
+fn access(
+    object: &PolicyImage,
+    image: &ImageReference,
+    references: &References,
+) -> Result<RegistryAccess, ValidateError> {
     let mut keyring = Keyring::default();
+    let mut entries = 0;
     for (name, json) in &references.pull_secrets {
-        let read = Keyring::from_docker_config(json);
-        keyring.extend(read.map_err(|source| ValidateError::ReadPullSecret {
+        let failed = |source| ValidateError::ReadPullSecret {
             name: name.clone(),
             source,
-        })?);
+        };
+        let mut read = Keyring::from_docker_config(json).map_err(failed)?;
+        entries += read.len();
+        if entries > MAX_DOCKER_CONFIG_ENTRIES {
+            return Err(failed(KeyringError::LimitEntries));
+        }
+        read.retain_candidates(image.repository());
+        keyring.extend(read);
     }
+    keyring.retain_candidates(image.repository());
     let certificate = references.client_certificate.as_ref();
     Ok(RegistryAccess {
         tenant: object.metadata.namespace.as_deref().unwrap_or_default().into(),

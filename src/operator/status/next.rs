@@ -78,7 +78,7 @@ fn succeeded(conditions: &mut Conditions<'_>, status: &mut PolicyImageStatus, su
             digest: facts.digest.to_string(),
             size: i64::try_from(facts.size).unwrap_or(i64::MAX),
             revision: shorten(&facts.revision, 256),
-            roots: facts.roots.iter().take(100).cloned().collect(),
+            roots: facts.roots.iter().take(100).map(|root| shorten(root, 256)).collect(),
             rego_version: facts.rego_version.map(i32::from),
             annotations: shown(annotations),
         });

@@ -12,7 +12,7 @@ async fn tags(
     script: impl Fn(&Asked) -> Answer + Send + Sync + 'static,
 ) -> (Result<Vec<Tag>, RegistryError>, Scripted) {
     let server = plain(script).await;
-    let tags = setup().client.tags(&repository(&server.host()), &insecure()).await;
+    let tags = super::tags(&setup().client, &repository(&server.host()), &insecure()).await;
     (tags, server)
 }
 

@@ -302,9 +302,7 @@ async fn redirects_end() {
 #[tokio::test]
 async fn lists_are_not_redirected() {
     let server = plain(|_| Answer::status(307).header("Location", "/elsewhere")).await;
-    let error = setup()
-        .client
-        .tags(&repository(&server.host()), &insecure())
+    let error = tags(&setup().client, &repository(&server.host()), &insecure())
         .await
         .unwrap_err();
     assert!(matches!(error, RegistryError::Protocol { .. }), "{error}");

@@ -25,7 +25,7 @@ async fn ask_everything(endpoint: &Endpoint, access: &RegistryAccess) {
     let by_tag = client.manifest(&repository, &tagged("1.0"), access).await.unwrap();
     assert_eq!(by_digest, by_tag);
     assert_eq!((by_tag.digest, by_tag.media_type.as_str()), (digest, MANIFEST));
-    assert_eq!(client.tags(&repository, access).await.unwrap(), [tag("1.0")]);
+    assert_eq!(tags(client, &repository, access).await.unwrap(), [tag("1.0")]);
     assert_eq!(client.referrers(&repository, &digest, access).await.unwrap(), []);
 
     let content = client.blob(&repository, &layer(&bundle.0), access).await.unwrap();

@@ -1,6 +1,7 @@
 //! A PolicyImage as the watch reads it: part by part.
 
 use std::borrow::Cow;
+use std::io;
 
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -10,9 +11,13 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::faults::Part;
-use crate::operator::api::spec::{PolicyImage, PolicyImageSpec, UnreadableSpec};
+use crate::operator::api::spec::{MAX_SPEC_BYTES, PolicyImage, PolicyImageSpec, UnreadableSpec};
 use crate::operator::api::status::PolicyImageStatus;
 use crate::operator::received::{Body, Received};
+
+/// Most bytes of a status as JSON, a multiple of what is ever written. Whoever may write status must not fill the memory
+/// with it: a larger one is as if it had never been written.
+const MAX_STATUS_BYTES: usize = 128 << 10;
 
 /// A PolicyImage, and which part of it could not be read.
 #[derive(Deserialize, Debug, Clone)]
@@ -83,6 +88,9 @@ impl Resource for WatchedPolicyImage {
 
 /// A spec that the schema admits can be read, but the installed schema may be that of another version.
 fn read_spec(spec: Value) -> PolicyImageSpec {
+    if !fits(&spec, MAX_SPEC_BYTES) {
+        return PolicyImageSpec::unreadable(UnreadableSpec::TooLarge);
+    }
     let read: Result<PolicyImageSpec, _> = serde_path_to_error::deserialize(spec);
     read.unwrap_or_else(|error| {
         let path = error.path().to_string();
@@ -97,7 +105,7 @@ fn read_spec(spec: Value) -> PolicyImageSpec {
         let missing = cause
             .strip_prefix("missing field ")
             .map(|rest| rest.split('`').nth(1).unwrap_or_default().to_owned());
-        PolicyImageSpec::unreadable(UnreadableSpec { field, missing })
+        PolicyImageSpec::unreadable(UnreadableSpec::Field { field, missing })
     })
 }
 
@@ -110,10 +118,12 @@ struct Status {
 
 impl Status {
     fn read(status: Value) -> Self {
-        let Value::Object(mut fields) = status else {
+        let is_absent = status.is_null();
+        let fields = Some(status).filter(|status| fits(status, MAX_STATUS_BYTES));
+        let Some(Value::Object(mut fields)) = fields else {
             return Self {
                 status: None,
-                fault: (!status.is_null()).then_some(Part::Status),
+                fault: (!is_absent).then_some(Part::Status),
             };
         };
         let mut fault = None;
@@ -146,6 +156,22 @@ impl Status {
         };
         conditions.into_iter().filter_map(read).collect()
     }
+}
+
+/// Whether `value` has at most `limit` bytes as JSON.
+fn fits(value: &Value, limit: usize) -> bool {
+    struct Budget(usize);
+    impl io::Write for Budget {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 = self.0.checked_sub(bytes.len()).ok_or(io::ErrorKind::FileTooLarge)?;
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    serde_json::to_writer(Budget(limit), value).is_ok()
 }
 
 fn part<T: DeserializeOwned>(fields: &mut Map<String, Value>, name: &str, fault: &mut Option<Part>) -> Option<T> {

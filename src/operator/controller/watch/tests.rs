@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tower::service_fn;
 
 use super::*;
+use crate::operator::api::spec::{MAX_SPEC_BYTES, UnreadableSpec};
 
 /// An answer of the API server: a status and a body.
 type Answer = (u16, String);
@@ -176,12 +177,33 @@ async fn a_spec_that_cannot_be_read_is_seen_and_says_where(
     #[case] missing: Option<&str>,
 ) {
     let (objects, scope) = objects(&[with(policy_image("app"), "/spec", spec)]).await;
-    let unreadable = objects[0].spec.unreadable.as_ref().expect("unreadable");
-    assert_eq!(
-        (unreadable.field.as_str(), unreadable.missing.as_deref()),
-        (field, missing)
-    );
+    let unreadable = UnreadableSpec::Field {
+        field: field.to_owned(),
+        missing: missing.map(str::to_owned),
+    };
+    assert_eq!(objects[0].spec.unreadable, Some(unreadable));
     assert!(counted(&scope, "spec"), "{}", scope.metrics.encode().expect("metrics"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_large_enough_to_fill_the_memory_is_not_kept() {
+    let spec = |bytes: usize| json!({ "image": "a", "semver": "1".repeat(bytes) });
+    let status = |bytes: usize| json!({ "lastHandledReconcileAt": "x".repeat(bytes) });
+    let large = with(policy_image("large-spec"), "/spec", spec(MAX_SPEC_BYTES));
+    let told = with(policy_image("large-status"), "/status", status(1 << 20));
+    let small = with(
+        with(policy_image("small"), "/spec", spec(1 << 10)),
+        "/status",
+        status(1 << 10),
+    );
+    let (objects, scope) = objects(&[large, told, small]).await;
+    let unreadable: Vec<_> = objects.iter().map(|object| object.spec.unreadable.clone()).collect();
+    assert_eq!(unreadable, [Some(UnreadableSpec::TooLarge), None, None]);
+    let statuses: Vec<_> = objects.iter().map(|object| object.status.is_some()).collect();
+    assert_eq!(statuses, [false, false, true]);
+    for part in ["spec", "status"] {
+        assert!(counted(&scope, part), "{}", scope.metrics.encode().expect("metrics"));
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -207,7 +229,7 @@ async fn lists_come_in_small_pages() {
     assert_eq!(found.len(), 2);
     let asked = server.asked.lock().unwrap().clone();
     let parameters = |uri: &str| uri.split(['?', '&']).map(str::to_owned).collect::<Vec<_>>();
-    assert!(parameters(&asked[0]).contains(&"limit=50".to_owned()), "{asked:?}");
+    assert!(parameters(&asked[0]).contains(&"limit=25".to_owned()), "{asked:?}");
     assert!(parameters(&asked[1]).contains(&"continue=more".to_owned()), "{asked:?}");
 }
 

@@ -99,6 +99,26 @@ fn every_field_finds_its_place_in_the_plan() {
 }
 
 #[test]
+fn the_entries_of_all_pull_secrets_count_and_only_those_for_the_image_are_kept() {
+    let (object, mut references) = good();
+    let entries = |count: usize| {
+        let entry = |number| (format!("host-{number}.example"), json!({ "username": "acme" }));
+        let auths: serde_json::Map<String, Value> = (0..count).map(entry).collect();
+        json!({ "auths": auths }).to_string().into_bytes()
+    };
+    references.pull_secrets.push(("second".into(), entries(200)));
+    let kept = plan(&object, &references).unwrap();
+    let Source::Image(source) = &kept.source;
+    assert_eq!(source.access().keyring.len(), 1);
+    references.pull_secrets.push(("third".into(), entries(100)));
+    let error = plan(&object, &references).unwrap_err();
+    assert!(
+        matches!(&error, ValidateError::ReadPullSecret { name, .. } if name == "third"),
+        "{error}"
+    );
+}
+
+#[test]
 fn what_is_absent_has_defaults() {
     let object = object(&json!({ "image": "authz" }));
     let plan = plan(&object, &References::default()).unwrap();
