@@ -16,7 +16,6 @@ pub mod single_flight;
 pub mod verify;
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use crate::domain::access::AccessKey;
 use crate::domain::artifact::PolicyManifest;
@@ -29,7 +28,7 @@ use acquire::{AcquireError, Acquired};
 use blocking::BlockingWork;
 use ports::Ports;
 use resolve::ResolveError;
-use single_flight::{CacheName, CacheObserver, CachedResult, SingleFlight};
+use single_flight::{CacheName, CacheObserver, CachedResult, Freshness, SingleFlight};
 use verify::VerifyError;
 
 /// Most cached results of each kind.
@@ -45,7 +44,7 @@ const BUNDLES_CAPACITY_BYTES: u64 = 16 << 20;
 /// verification is also cached under the fingerprint of the trust policy, and a bundle under that of the policy that
 /// admitted it, so it is never stronger or weaker than what its object requires.
 pub struct Pipeline<P> {
-    ports: P,
+    ports: Arc<P>,
     limits: Limits,
     blocking: BlockingWork,
     resolutions: SingleFlight<(AccessKey, Selection), ImageRevision, ResolveError>,
@@ -64,7 +63,7 @@ impl<P: Ports> Pipeline<P> {
     #[must_use]
     pub fn new(ports: P, limits: Limits, observer: &Arc<dyn CacheObserver>) -> Self {
         Self {
-            ports,
+            ports: Arc::new(ports),
             limits,
             blocking: BlockingWork::default(),
             resolutions: SingleFlight::new(CAPACITY).observed(CacheName::Resolution, Arc::clone(observer)),
@@ -79,18 +78,22 @@ impl<P: Ports> Pipeline<P> {
         }
     }
 
-    /// The revision that `source` resolves to, as of `not_before` or later.
-    pub async fn resolve(&self, source: &Source, not_before: Instant) -> CachedResult<Revision, ResolveError> {
+    /// The revision that `source` resolves to.
+    pub async fn resolve(&self, source: &Source, freshness: Freshness) -> CachedResult<Revision, ResolveError> {
         let Source::Image(image) = source;
         let key = (image.access().key(image.repository()), image.selection().clone());
-        let work = resolve::resolve(self.ports.registry(), image);
+        let work = || {
+            let (ports, image) = (Arc::clone(&self.ports), image.clone());
+            async move { resolve::resolve(ports.registry(), &image).await }
+        };
         self.resolutions
-            .get_since(key, not_before, work)
+            .get_fresh(key, freshness, work)
             .await
             .map(Revision::Image)
     }
 
-    /// Verifies that `revision` satisfies `policy`. What was verified stays verified; a refusal is checked again.
+    /// Verifies that `revision` satisfies `policy`. What was verified stays verified; a refusal is checked again unless it
+    /// is as fresh as required.
     ///
     /// # Errors
     /// [`VerifyError`].
@@ -99,14 +102,17 @@ impl<P: Ports> Pipeline<P> {
         source: &Source,
         revision: &Revision,
         policy: &TrustPolicy,
+        freshness: Freshness,
     ) -> Result<Verified<Revision>, Arc<VerifyError>> {
         let (Source::Image(source), Revision::Image(image)) = (source, revision);
         let access_key = source.access().key(&image.repository);
         let key = (access_key, image.digest, policy.digest().copied());
-        let work = verify::verify(self.ports.registry(), source, image, policy, &self.blocking);
-        let verified = self
-            .verifications
-            .get_or_retry(key, single_flight::recent(), |_| true, work);
+        let work = || {
+            let (ports, blocking) = (Arc::clone(&self.ports), self.blocking.clone());
+            let (source, image, policy) = (source.clone(), image.clone(), policy.clone());
+            async move { verify::verify(ports.registry(), &source, &image, &policy, &blocking).await }
+        };
+        let verified = self.verifications.get_or_retry(key, freshness, |_| true, work);
         Ok(verified.await?.into())
     }
 
@@ -120,12 +126,15 @@ impl<P: Ports> Pipeline<P> {
         revision: &Verified<Revision>,
     ) -> Result<Arc<Verified<PolicyManifest>>, Arc<AcquireError>> {
         let (Source::Image(source), image) = (source, revision.image());
-        let work = async {
-            let manifest = acquire::open(self.ports.registry(), source, &image).await?;
-            Ok(Arc::new(manifest))
+        let work = || {
+            let (ports, source, image) = (Arc::clone(&self.ports), source.clone(), image.clone());
+            async move {
+                let manifest = acquire::open(ports.registry(), &source, &image).await?;
+                Ok(Arc::new(manifest))
+            }
         };
         self.manifests
-            .get_or_retry(content_key(source, &image), single_flight::recent(), |_| true, work)
+            .get_or_retry(content_key(source, &image), Freshness::recent(), |_| true, work)
             .await
     }
 
@@ -141,14 +150,17 @@ impl<P: Ports> Pipeline<P> {
     ) -> Result<Acquired, Arc<AcquireError>> {
         let manifest = self.open(source, revision).await?;
         let (Source::Image(source), image) = (source, revision.image());
-        let (registry, manifest) = (self.ports.registry(), Arc::unwrap_or_clone(manifest));
-        let work = acquire::acquire(registry, source, manifest, self.limits, largest, &self.blocking);
+        let work = || {
+            let (ports, blocking, limits) = (Arc::clone(&self.ports), self.blocking.clone(), self.limits);
+            let (source, manifest) = (source.clone(), Arc::unwrap_or_clone(manifest));
+            async move { acquire::acquire(ports.registry(), &source, manifest, limits, largest, &blocking).await }
+        };
         // The blob may have been evicted from disk meanwhile.
         let usable = |acquired: &Acquired| acquired.bundle.value().is_available();
         self.bundles
             .get_or_retry(
                 (content_key(source, &image), largest),
-                single_flight::recent(),
+                Freshness::recent(),
                 usable,
                 work,
             )

@@ -1,6 +1,7 @@
 //! The source of a policy: a digest, a tag, or a range of versions in a repository.
 
 use std::fmt;
+use std::sync::Arc;
 
 use semver::{Version, VersionReq};
 
@@ -20,7 +21,8 @@ pub enum Source {
 pub struct ImageSource {
     repository: Repository,
     selection: Selection,
-    access: RegistryAccess,
+    /// Shared by all requests of a run.
+    access: Arc<RegistryAccess>,
 }
 
 /// Which content of the repository is selected.
@@ -77,7 +79,7 @@ impl ImageSource {
         Ok(Self {
             repository: image.repository().clone(),
             selection,
-            access,
+            access: Arc::new(access),
         })
     }
 

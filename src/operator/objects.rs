@@ -15,7 +15,7 @@ use serde::Deserialize;
 use super::kube_error::describe;
 use super::received::{Body, Received};
 use super::reconcile::dereference::{ObjectReader, ReadError, Values};
-use crate::pipeline::single_flight::{self, SingleFlight};
+use crate::pipeline::single_flight::{Freshness, SingleFlight};
 
 /// How many bytes of each kind are cached, and for how long, so that a thousand objects that name one Secret and are
 /// reconciled together read it once.
@@ -81,22 +81,23 @@ impl ClusterObjects {
         &self,
         found: &Found<T>,
         (namespace, name, keys): (&str, &str, &[&str]),
-        needed: impl FnOnce(B) -> T,
+        needed: impl FnOnce(B, &[String]) -> T + Send + 'static,
     ) -> Result<Option<T>, ReadError>
     where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
-        B: Body,
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + 'static,
+        B: Body + 'static,
         T: Clone + Send + Sync + 'static,
     {
         let api: Api<Received<K, B>> = Api::namespaced(self.client.clone(), namespace);
-        let work = async {
-            let received = api.get_opt(name).await.map_err(|error| read_error(&error))?;
-            Ok(received.map(|received| Arc::new(needed(received.body))))
-        };
         let keys = keys.iter().map(|key| (*key).to_owned()).collect();
-        let key = (namespace.to_owned(), name.to_owned(), keys);
-        let answer = found.get_since(key, single_flight::recent(), work).await;
-        match answer.outcome {
+        let key: Key = (namespace.to_owned(), name.to_owned(), keys);
+        let (_, name, keys) = key.clone();
+        let work = || async move {
+            let received = api.get_opt(&name).await.map_err(|error| read_error(&error))?;
+            Ok(received.map(|received| Arc::new(needed(received.body, &keys))))
+        };
+        let result = found.get_fresh(key, Freshness::recent(), work).await;
+        match result.outcome {
             Ok(object) => Ok(object.map(Arc::unwrap_or_clone)),
             Err(error) => Err(error.as_ref().clone()),
         }
@@ -118,9 +119,9 @@ fn read_error(error: &kube::Error) -> ReadError {
 
 impl ObjectReader for ClusterObjects {
     async fn secret(&self, namespace: &str, name: &str, keys: &[&str]) -> Result<Option<Values>, ReadError> {
-        let needed = |body: SecretBody| {
+        let needed = |body: SecretBody, keys: &[String]| {
             let mut data = body.data.unwrap_or_default();
-            let values = keys.iter().filter_map(|key| data.remove_entry(*key));
+            let values = keys.iter().filter_map(|key| data.remove_entry(key));
             values.map(|(key, value)| (key, value.0)).collect()
         };
         self.read::<Secret, _, _>(&self.secrets, (namespace, name, keys), needed)
@@ -128,9 +129,9 @@ impl ObjectReader for ClusterObjects {
     }
 
     async fn config_map(&self, namespace: &str, name: &str, keys: &[&str]) -> Result<Option<Values>, ReadError> {
-        let needed = |body: ConfigMapBody| {
+        let needed = |body: ConfigMapBody, keys: &[String]| {
             let mut data = body.data.unwrap_or_default();
-            let values = keys.iter().filter_map(|key| data.remove_entry(*key));
+            let values = keys.iter().filter_map(|key| data.remove_entry(key));
             values.map(|(key, text)| (key, text.into_bytes())).collect()
         };
         self.read::<ConfigMap, _, _>(&self.config_maps, (namespace, name, keys), needed)
@@ -138,7 +139,7 @@ impl ObjectReader for ClusterObjects {
     }
 
     async fn service_account(&self, namespace: &str, name: &str) -> Result<Option<Vec<String>>, ReadError> {
-        let needed = |body: ServiceAccountBody| {
+        let needed = |body: ServiceAccountBody, _: &[String]| {
             let secrets = body.image_pull_secrets.into_iter().flatten();
             secrets.map(|secret| secret.name).collect()
         };

@@ -8,8 +8,6 @@ pub mod outcome;
 pub mod restore;
 pub mod validate;
 
-use std::time::Instant;
-
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::api::spec::PolicyImage;
@@ -19,6 +17,7 @@ use super::slot::YieldingPipeline;
 use super::write_gate::WriteGate;
 use crate::pipeline::Pipeline;
 use crate::pipeline::ports::Ports;
+use crate::pipeline::single_flight::Freshness;
 use dereference::ObjectReader;
 use outcome::{Failure, StepError, Success, VerifiedPlan};
 use validate::{OperatorOptions, Plan, ValidateError};
@@ -44,11 +43,16 @@ pub async fn plan<O: ObjectReader>(
 pub async fn resolve_and_verify<P: Ports>(
     plan: Plan,
     pipeline: &Pipeline<P>,
-    not_before: Instant,
+    freshness: Freshness,
 ) -> Result<VerifiedPlan, StepError> {
-    let answer = pipeline.resolve(&plan.source, not_before).await;
+    let answer = pipeline.resolve(&plan.source, freshness).await;
     let revision = answer.outcome?;
-    let verified = pipeline.verify(&plan.source, &revision, &plan.trust).await?;
+    // A refusal is never shared for as long as a tag is.
+    let freshness = match freshness {
+        Freshness::New => Freshness::New,
+        Freshness::Since(_) => Freshness::recent(),
+    };
+    let verified = pipeline.verify(&plan.source, &revision, &plan.trust, freshness).await?;
     Ok(VerifiedPlan {
         plan,
         revision,

@@ -3,7 +3,6 @@
 pub mod manifests;
 
 use std::io::Write;
-use std::time::Instant;
 
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
@@ -18,6 +17,7 @@ use super::status;
 use crate::pipeline::Pipeline;
 use crate::pipeline::ports::Ports;
 use crate::pipeline::reason::{Classify as _, Disposition, Reason};
+use crate::pipeline::single_flight::Freshness;
 use manifests::Manifests;
 
 /// The result over all objects; the worst counts.
@@ -125,7 +125,7 @@ async fn render_one<P: Ports>(
     options: OperatorOptions,
 ) -> Result<(Success, Vec<Value>), Failure> {
     let plan = plan(object, manifests, options).await?;
-    let verified_plan = resolve_and_verify(plan, pipeline, Instant::now()).await?;
+    let verified_plan = resolve_and_verify(plan, pipeline, Freshness::recent()).await?;
     let failed = |error: StepError| Failure::after(verified_plan.verified.verification(), error);
     let VerifiedPlan {
         plan,

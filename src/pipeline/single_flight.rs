@@ -1,11 +1,17 @@
 //! Work that is done once for all callers that need the same result at about the same time.
+//!
+//! The work is a task of its own and goes on as long as one caller waits for it. If it were a part of the first caller,
+//! tenants with short deadlines, who are first again and again, would cancel a long download for all others.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::hash::Hash;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use moka::future::Cache;
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinHandle};
 
 /// How long a failure is shared after it ended: long enough for objects that were created together, short enough that
 /// the next retry notices a recovered registry. It does not count from the start of the work: a failure that took
@@ -21,11 +27,29 @@ const ENTRY_BYTES: u32 = 512;
 /// What a failure takes, about: its error holds a few names.
 const FAILURE_BYTES: u32 = 1024;
 
-/// The oldest moment from which a failure is still shared.
-#[must_use]
-pub fn recent() -> Instant {
-    let now = Instant::now();
-    now.checked_sub(FAILURE_SHARED_FOR).unwrap_or(now)
+/// How old a result may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Freshness {
+    /// The work begins after the request for it: for a person who has just repaired something.
+    New,
+    /// A success whose work began no earlier, or a failure that ended no earlier. Work under way is joined.
+    Since(Instant),
+}
+
+impl Freshness {
+    /// A nearly new result: no failure older than [`FAILURE_SHARED_FOR`].
+    #[must_use]
+    pub fn recent() -> Self {
+        let now = Instant::now();
+        Self::Since(now.checked_sub(FAILURE_SHARED_FOR).unwrap_or(now))
+    }
+
+    fn permits(self, moment: Instant) -> bool {
+        match self {
+            Self::New => false,
+            Self::Since(not_before) => moment >= not_before,
+        }
+    }
 }
 
 /// An outcome, and when the work for it began and ended.
@@ -85,16 +109,48 @@ impl<T: Clone, E> Clone for CachedResult<T, E> {
     }
 }
 
-/// A bounded map from keys to results. Of those who request the same key at the same time one does the work and the
-/// others wait; when that one is cancelled, another takes over.
-pub struct SingleFlight<K, T, E> {
-    answers: Cache<K, CachedResult<T, E>>,
+/// A bounded map from keys to results. Those who request the same key at the same time share one piece of work, which is
+/// cancelled when none of them waits any more.
+pub struct SingleFlight<K: Hash + Eq, T, E> {
+    results: Cache<K, CachedResult<T, E>>,
+    running: Running<K, T, E>,
     observer: Option<(CacheName, Arc<dyn CacheObserver>)>,
+}
+
+/// The newest work under way for each key.
+type Running<K, T, E> = Arc<Mutex<HashMap<K, Weak<Work<K, T, E>>>>>;
+
+/// Work under way. Those who wait for it hold it; the last one to give up cancels it.
+struct Work<K: Hash + Eq, T, E> {
+    key: K,
+    running: Running<K, T, E>,
+    result: watch::Receiver<Option<CachedResult<T, E>>>,
+    task: AbortHandle,
+}
+
+impl<K: Hash + Eq, T: Clone, E> Work<K, T, E> {
+    /// Waits for the result; none if the work panicked.
+    async fn result(&self) -> Option<CachedResult<T, E>> {
+        let mut result = self.result.clone();
+        let result = result.wait_for(Option::is_some).await.ok()?;
+        result.clone()
+    }
+}
+
+impl<K: Hash + Eq, T, E> Drop for Work<K, T, E> {
+    fn drop(&mut self) {
+        self.task.abort();
+        let mut running = lock(&self.running);
+        // Newer work for the same key may have taken the place.
+        if running.get(&self.key).is_some_and(|work| work.strong_count() == 0) {
+            running.remove(&self.key);
+        }
+    }
 }
 
 impl<K, T, E> SingleFlight<K, T, E>
 where
-    K: Hash + Eq + Send + Sync + 'static,
+    K: Hash + Eq + Clone + Send + Sync + 'static,
     T: Clone + Send + Sync + 'static,
     E: Send + Sync + 'static,
 {
@@ -108,8 +164,8 @@ where
     /// `lifetime`: for secrets.
     #[must_use]
     pub fn short_lived(capacity: u64, lifetime: Duration, weigh: impl Fn(&T) -> u32 + Send + Sync + 'static) -> Self {
-        let weigher = move |_: &K, answer: &CachedResult<T, E>| {
-            let bytes = answer.outcome.as_ref().map_or(0, &weigh);
+        let weigher = move |_: &K, result: &CachedResult<T, E>| {
+            let bytes = result.outcome.as_ref().map_or(0, &weigh);
             bytes.saturating_add(ENTRY_BYTES)
         };
         let cache = Cache::builder().max_capacity(capacity).weigher(weigher);
@@ -119,24 +175,18 @@ where
     /// Caches results of at most `capacity` in all, as `weigh` measures successes.
     #[must_use]
     pub fn weighed(capacity: u64, weigh: impl Fn(&T) -> u32 + Send + Sync + 'static) -> Self {
-        let weigher = move |_: &K, answer: &CachedResult<T, E>| {
-            answer
-                .outcome
-                .as_ref()
-                .map_or(FAILURE_BYTES, |value| weigh(value).max(ENTRY_BYTES))
+        let weigher = move |_: &K, result: &CachedResult<T, E>| {
+            let success = result.outcome.as_ref();
+            success.map_or(FAILURE_BYTES, |value| weigh(value).max(ENTRY_BYTES))
         };
-        Self::keeping(
-            Cache::builder()
-                .max_capacity(capacity)
-                .weigher(weigher)
-                .time_to_idle(IDLE)
-                .build(),
-        )
+        let cache = Cache::builder().max_capacity(capacity).weigher(weigher);
+        Self::keeping(cache.time_to_idle(IDLE).build())
     }
 
-    fn keeping(answers: Cache<K, CachedResult<T, E>>) -> Self {
+    fn keeping(results: Cache<K, CachedResult<T, E>>) -> Self {
         Self {
-            answers,
+            results,
+            running: Arc::default(),
             observer: None,
         }
     }
@@ -148,156 +198,130 @@ where
         self
     }
 
-    /// A success whose work began no earlier than `not_before`, or a failure that ended no earlier: for what may change
-    /// at any time, such as a tag.
-    pub async fn get_since(
-        &self,
-        key: K,
-        not_before: Instant,
-        work: impl Future<Output = Result<T, E>>,
-    ) -> CachedResult<T, E> {
-        let outdated = |answer: &CachedResult<T, E>| match &answer.outcome {
-            Ok(_) => answer.started < not_before,
-            Err(_) => answer.ended < not_before,
+    /// A result as fresh as required: for what may change at any time, such as a tag.
+    pub async fn get_fresh<W>(&self, key: K, freshness: Freshness, work: impl FnOnce() -> W) -> CachedResult<T, E>
+    where
+        W: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        let usable = |result: &CachedResult<T, E>| match &result.outcome {
+            Ok(_) => freshness.permits(result.started),
+            Err(_) => freshness.permits(result.ended),
         };
-        self.answer(key, work, outdated).await
+        self.get(key, freshness, usable, work).await
     }
 
-    /// A success however old it is, or a failure that ended no earlier than `not_before`: for what cannot change once
-    /// it is known, such as the content of a digest. A success that is not `usable` any more is computed again.
+    /// A success however old it is, or a failure as fresh as required: for what cannot change once it is known, such as
+    /// the content of a digest. A success that is not `usable` any more is computed again.
     ///
     /// # Errors
     /// The error of the work.
-    pub async fn get_or_retry(
+    pub async fn get_or_retry<W>(
         &self,
         key: K,
-        not_before: Instant,
+        freshness: Freshness,
         usable: impl Fn(&T) -> bool + Send + Sync,
-        work: impl Future<Output = Result<T, E>>,
-    ) -> Result<T, Arc<E>> {
-        let outdated = |answer: &CachedResult<T, E>| match &answer.outcome {
-            Ok(value) => !usable(value),
-            Err(_) => answer.ended < not_before,
+        work: impl FnOnce() -> W,
+    ) -> Result<T, Arc<E>>
+    where
+        W: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        let usable = |result: &CachedResult<T, E>| match &result.outcome {
+            Ok(value) => usable(value),
+            Err(_) => freshness.permits(result.ended),
         };
-        self.answer(key, work, outdated).await.outcome
+        self.get(key, freshness, usable, work).await.outcome
     }
 
     /// The weight of all cached results.
     #[cfg(test)]
     pub(crate) async fn weight(&self) -> u64 {
-        self.answers.run_pending_tasks().await;
-        self.answers.weighted_size()
+        self.results.run_pending_tasks().await;
+        self.results.weighted_size()
     }
 
-    async fn answer(
+    async fn get<W>(
         &self,
         key: K,
-        work: impl Future<Output = Result<T, E>>,
-        mut outdated: impl FnMut(&CachedResult<T, E>) -> bool + Send,
-    ) -> CachedResult<T, E> {
-        let started_work = async {
+        freshness: Freshness,
+        usable: impl Fn(&CachedResult<T, E>) -> bool,
+        work: impl FnOnce() -> W,
+    ) -> CachedResult<T, E>
+    where
+        W: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        let ((started, task), ended) = loop {
+            if let Some(cached) = self.results.get(&key).await.filter(&usable) {
+                self.observe(true);
+                return cached;
+            }
+            let joined = {
+                let mut running = lock(&self.running);
+                let found = running.get(&key).and_then(Weak::upgrade);
+                let may_join = freshness != Freshness::New;
+                match found {
+                    Some(found) if may_join && !found.task.is_finished() => found,
+                    // What has ended is in the cache, and was not fresh enough.
+                    ended => break (self.start(&mut running, key, work()), ended),
+                }
+            };
+            if let Some(result) = joined.result().await.filter(&usable) {
+                self.observe(true);
+                return result;
+            }
+            // It began too early, or it panicked, and is about to end.
+            tokio::task::yield_now().await;
+        };
+        // Not earlier: the last one to drop it locks the map.
+        drop(ended);
+        self.observe(false);
+        match (started.result().await, task.await) {
+            (Some(result), _) => result,
+            (None, Err(error)) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            // The runtime ends, and this with it.
+            (None, _) => std::future::pending().await,
+        }
+    }
+
+    /// Starts `work` and makes it the newest for `key`.
+    fn start(
+        &self,
+        running: &mut HashMap<K, Weak<Work<K, T, E>>>,
+        key: K,
+        work: impl Future<Output = Result<T, E>> + Send + 'static,
+    ) -> (Arc<Work<K, T, E>>, JoinHandle<()>) {
+        let (sender, result) = watch::channel(None);
+        let (results, of) = (self.results.clone(), key.clone());
+        let task = tokio::spawn(async move {
             let started = Instant::now();
-            CachedResult {
+            let result = CachedResult {
                 outcome: work.await.map_err(Arc::new),
                 started,
                 ended: Instant::now(),
-            }
-        };
-        let entry = self
-            .answers
-            .entry(key)
-            .or_insert_with_if(started_work, |answer| outdated(answer))
-            .await;
-        if let Some((name, observer)) = &self.observer {
-            observer.requested(*name, !entry.is_fresh());
-        }
-        entry.into_value()
+            };
+            results.insert(of, result.clone()).await;
+            sender.send_replace(Some(result));
+        });
+        let work = Arc::new(Work {
+            key: key.clone(),
+            running: Arc::clone(&self.running),
+            result,
+            task: task.abort_handle(),
+        });
+        running.insert(key, Arc::downgrade(&work));
+        (work, task)
     }
+
+    fn observe(&self, hit: bool) {
+        if let Some((name, observer)) = &self.observer {
+            observer.requested(*name, hit);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing panics between two changes that belong together.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::atomic::{AtomicU32, Ordering};
-
-    fn shared() -> SingleFlight<&'static str, u32, String> {
-        SingleFlight::new(10)
-    }
-
-    async fn count(counter: &AtomicU32) -> Result<u32, String> {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        Ok(counter.fetch_add(1, Ordering::SeqCst) + 1)
-    }
-
-    #[tokio::test]
-    async fn concurrent_callers_share_one_result() {
-        let (shared, counter) = (shared(), AtomicU32::new(0));
-        let now = Instant::now();
-        let answers = futures::future::join_all((0..50).map(|_| shared.get_since("tag", now, count(&counter)))).await;
-        assert!(answers.iter().all(|answer| answer.outcome == Ok(1)));
-        assert_eq!(counter.load(Ordering::SeqCst), 1);
-    }
-
-    #[tokio::test]
-    async fn a_result_older_than_required_is_computed_again() {
-        let (shared, counter) = (shared(), AtomicU32::new(0));
-        let first = shared.get_since("tag", Instant::now(), count(&counter)).await;
-        let second = shared.get_since("tag", first.started, count(&counter)).await;
-        let third = shared.get_since("tag", Instant::now(), count(&counter)).await;
-        assert_eq!((second.outcome, third.outcome), (Ok(1), Ok(2)));
-    }
-
-    #[tokio::test]
-    async fn a_success_is_final_and_a_failure_is_not() {
-        let shared = shared();
-        let ask = async |not_before, outcome: Result<u32, &str>| {
-            let work = async { outcome.map_err(str::to_owned) };
-            shared
-                .get_or_retry("digest", not_before, |value| *value != 3, work)
-                .await
-        };
-        assert!(ask(Instant::now(), Err("down")).await.is_err());
-        assert!(ask(recent(), Ok(1)).await.is_err());
-        assert_eq!(ask(Instant::now(), Ok(2)).await, Ok(2));
-        assert_eq!(ask(Instant::now(), Err("down")).await, Ok(2));
-    }
-
-    #[tokio::test]
-    async fn a_failure_that_took_long_is_shared_from_its_end() {
-        let (shared, counter) = (shared(), AtomicU32::new(0));
-        let fail = async || {
-            tokio::time::sleep(Duration::from_millis(30)).await;
-            Err::<u32, _>(counter.fetch_add(1, Ordering::SeqCst).to_string())
-        };
-        let began = Instant::now();
-        assert!(shared.get_since("tag", began, fail()).await.outcome.is_err());
-        let during = began + Duration::from_millis(15);
-        assert!(shared.get_since("tag", during, fail()).await.outcome.is_err());
-        assert!(shared.get_or_retry("tag", during, |_| true, fail()).await.is_err());
-        assert_eq!(counter.load(Ordering::SeqCst), 1);
-        assert!(shared.get_since("tag", Instant::now(), fail()).await.outcome.is_err());
-        assert_eq!(counter.load(Ordering::SeqCst), 2);
-    }
-
-    #[tokio::test]
-    async fn a_success_that_is_not_usable_any_more_is_computed_again() {
-        let shared = shared();
-        let ask = async |usable: bool, value| {
-            shared
-                .get_or_retry("digest", recent(), |_| usable, async { Ok(value) })
-                .await
-        };
-        assert_eq!(ask(true, 1).await, Ok(1));
-        assert_eq!(ask(false, 2).await, Ok(2));
-        assert_eq!(ask(true, 3).await, Ok(2));
-    }
-
-    #[tokio::test]
-    async fn when_the_working_caller_is_cancelled_another_takes_over() {
-        let (shared, counter) = (shared(), AtomicU32::new(0));
-        let never = shared.get_since("tag", Instant::now(), std::future::pending());
-        assert!(tokio::time::timeout(Duration::from_millis(20), never).await.is_err());
-        let answer = shared.get_since("tag", recent(), count(&counter)).await;
-        assert_eq!(answer.outcome, Ok(1));
-    }
-}
+mod tests;

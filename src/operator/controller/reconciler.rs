@@ -113,7 +113,7 @@ async fn run_once<P: Ports>(
         // The user may have repaired the cause, so earlier failures do not count.
         state.failures = 0;
     }
-    let not_before = trigger.not_before(state, interval(object), started);
+    let freshness = trigger.freshness(state, interval(object), started);
     // Out of reach until it is known to be admitted: a key that is absent or broken admits nothing.
     let last_good = state.config_map.last_good.take();
     let plan = reconcile::plan(object, &context.objects, context.options).await;
@@ -128,7 +128,7 @@ async fn run_once<P: Ports>(
     }
     let verified = match plan {
         Ok(plan) => {
-            let answers = Box::pin(reconcile::resolve_and_verify(plan, &context.pipeline, not_before));
+            let answers = Box::pin(reconcile::resolve_and_verify(plan, &context.pipeline, freshness));
             slot.release_during(answers).await
         }
         Err(error) => Err(error),

@@ -8,7 +8,7 @@ use super::state::{LastRun, ObjectState};
 use crate::operator::api::Request;
 use crate::operator::api::spec::PolicyImage;
 use crate::operator::identity::revision_number;
-use crate::pipeline::single_flight::FAILURE_SHARED_FOR;
+use crate::pipeline::single_flight::{FAILURE_SHARED_FOR, Freshness};
 
 /// How soon an object is checked again whose watch has not yet shown our last write.
 const STALE_VIEW_RETRY: Duration = Duration::from_millis(200);
@@ -102,20 +102,18 @@ impl Trigger {
         matches!(self, Self::SpecChanged | Self::Requested)
     }
 
-    /// The oldest result of the registry that a run may use which began at `started`. A user's request gets a new one,
+    /// How fresh the results of the registry must be for a run that began at `started`. A user's request gets a new one,
     /// a change and a retry get a nearly new one, and a periodic run shares one with others.
     #[must_use]
-    pub(crate) fn not_before(self, state: &ObjectState, interval: Duration, started: Instant) -> Instant {
+    pub(crate) fn freshness(self, state: &ObjectState, interval: Duration, started: Instant) -> Freshness {
         let age = match self {
-            Self::Requested => Duration::ZERO,
+            Self::Requested => return Freshness::New,
             Self::SpecChanged => FAILURE_SHARED_FOR,
             Self::ConfigMapChanged | Self::Due if state.failures > 0 => FAILURE_SHARED_FOR,
             Self::ConfigMapChanged | Self::Due => tolerated_age(interval),
         };
         let oldest = started.checked_sub(age).unwrap_or(started);
-        state
-            .revalidate_after
-            .map_or(oldest, |revalidate_after| oldest.max(revalidate_after))
+        Freshness::Since(state.revalidate_after.map_or(oldest, |moment| oldest.max(moment)))
     }
 }
 

@@ -1,7 +1,5 @@
 //! After a failure: the last good bundle stays in place, or status says that it does not.
 
-use std::time::Instant;
-
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::deliver::reported;
@@ -19,6 +17,7 @@ use crate::operator::slot::{Slot, YieldingPipeline};
 use crate::operator::write_gate::WriteGate;
 use crate::pipeline::Pipeline;
 use crate::pipeline::ports::Ports;
+use crate::pipeline::single_flight::Freshness;
 
 /// The last good bundle of an object that this process has delivered nothing for: after a restart, or where another
 /// policy admitted the bundle in its state.
@@ -39,7 +38,7 @@ pub async fn recover<P: Ports, O: ObjectReader>(
     let plan = plan(object, objects, options).await.ok()?;
     let Source::Image(image) = &plan.source;
     let source = Source::Image(image.pinned(digest));
-    let verified = resolve_and_verify(Plan { source, ..plan }, pipeline, Instant::now());
+    let verified = resolve_and_verify(Plan { source, ..plan }, pipeline, Freshness::recent());
     let VerifiedPlan {
         plan,
         revision,

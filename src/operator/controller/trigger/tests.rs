@@ -148,22 +148,29 @@ fn a_server_that_does_not_count_versions_does_not_stop_runs() {
 }
 
 #[rstest]
-#[case::a_person_gets_a_new_answer(Trigger::Requested, 0, 0)]
 #[case::a_change_gets_one_that_is_nearly_new(Trigger::SpecChanged, 0, 2)]
 #[case::what_failed_gets_one_that_is_nearly_new(Trigger::Due, 1, 2)]
 #[case::the_clock_shares(Trigger::Due, 0, 30)]
 #[case::a_changed_config_map_shares(Trigger::ConfigMapChanged, 0, 30)]
-fn how_old_an_answer_may_be_depends_on_who_asks(#[case] trigger: Trigger, #[case] failures: u32, #[case] seconds: u64) {
+fn how_old_a_result_may_be_depends_on_the_trigger(
+    #[case] trigger: Trigger,
+    #[case] failures: u32,
+    #[case] seconds: u64,
+) {
     let started = Instant::now() + INTERVAL;
     let state = ObjectState {
         failures,
         ..ObjectState::default()
     };
     let expected = started.checked_sub(Duration::from_secs(seconds)).unwrap();
-    assert_eq!(trigger.not_before(&state, INTERVAL, started), expected);
+    assert_eq!(trigger.freshness(&state, INTERVAL, started), Freshness::Since(expected));
     let revalidated = ObjectState {
         revalidate_after: Some(started),
-        ..state
+        ..state.clone()
     };
-    assert_eq!(trigger.not_before(&revalidated, INTERVAL, started), started);
+    assert_eq!(
+        trigger.freshness(&revalidated, INTERVAL, started),
+        Freshness::Since(started)
+    );
+    assert_eq!(Trigger::Requested.freshness(&state, INTERVAL, started), Freshness::New);
 }
