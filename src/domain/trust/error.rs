@@ -12,13 +12,13 @@ const SHOWN_NAMES: usize = 4;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TrustPolicyError {
     /// No authority, which would require nothing, or over [`MAX_AUTHORITIES`].
-    #[error("{found} authorities; name 1 to {MAX_AUTHORITIES}")]
+    #[error("{found} authorities, not 1 to {MAX_AUTHORITIES}")]
     CountAuthorities {
         /// How many were given.
         found: usize,
     },
     /// No match required, which would require nothing, or more than there are authorities.
-    #[error("{required} matches required of {authorities} authorities; require 1 to {authorities}")]
+    #[error("{required} matches required of {authorities} authorities, not 1 to {authorities}")]
     MinimumMatches {
         /// How many are required.
         required: usize,
@@ -32,13 +32,13 @@ pub enum TrustPolicyError {
         name: String,
     },
     /// Two authorities have this name.
-    #[error("the authority name '{name}' is used twice; give each authority its own")]
+    #[error("the authority name '{name}' is used twice")]
     DuplicateName {
         /// The name.
         name: String,
     },
     /// The authority has no key, or over [`MAX_KEYS`].
-    #[error("authority '{name}' has {found} keys; give it 1 to {MAX_KEYS}")]
+    #[error("authority '{name}' has {found} keys, not 1 to {MAX_KEYS}")]
     CountKeys {
         /// The authority.
         name: String,

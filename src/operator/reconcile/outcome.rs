@@ -182,16 +182,13 @@ impl StepError {
             Self::Resolve(error) => hints::of_resolve(error),
             Self::Verify(error) => hints::of_verify(error),
             Self::Acquire(error) => hints::of_acquire(error),
+            Self::Validate(error) => error.hint().map(str::to_owned),
             Self::DeadlineExceeded(_) => Some(
                 "if the registry is slow, raise 'spec.timeout', or '--max-timeout' where that is shorter".to_owned(),
             ),
             Self::Panic => Some("please report it with the operator's log".to_owned()),
             // These are the operator's own, and name their fields themselves.
-            Self::Dereference(_)
-            | Self::Validate(_)
-            | Self::Observe(_)
-            | Self::Deliver(_)
-            | Self::LeadershipLost(_) => None,
+            Self::Dereference(_) | Self::Observe(_) | Self::Deliver(_) | Self::LeadershipLost(_) => None,
         }
     }
 
