@@ -129,7 +129,7 @@ pub enum RegistryError {
         credentials: &'static str,
     },
     /// 429, or 503 with `Retry-After`, after our own retries.
-    #[error("registry '{host}' limits the rate of requests; retried in {} s", wait.as_secs())]
+    #[error("registry '{host}' limits the rate of requests and asks to wait {} s", wait.as_secs())]
     RateLimited {
         /// The registry's host.
         host: String,
