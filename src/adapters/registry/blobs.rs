@@ -106,7 +106,7 @@ impl<'a> Download<'a> {
                 self.restart().await.map_err(storage)?;
                 return Err(RegistryError::Unreachable {
                     host: request.host.clone(),
-                    cause: "the answer does not go on where the one before broke off".to_owned(),
+                    cause: "the download cannot be resumed where it broke off".to_owned(),
                 });
             }
             status => return Err(request.unexpected(status)),

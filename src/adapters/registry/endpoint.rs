@@ -34,7 +34,7 @@ impl Endpoint {
             .ok_or_else(|| RegistryError::Protocol {
                 host: host.to_owned(),
                 what: repository.path().to_owned(),
-                cause: "the host cannot stand in a URL".to_owned(),
+                cause: "the host is not valid in a URL".to_owned(),
             })?;
         Ok(Self {
             host: host.to_owned(),

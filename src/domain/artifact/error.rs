@@ -55,7 +55,7 @@ pub enum ManifestError {
         body: String,
     },
     /// Manifest and index at once, or neither.
-    #[error("the manifest does not have either 'layers' or 'manifests' as its media type asks")]
+    #[error("the manifest's 'layers' and 'manifests' do not match its media type")]
     Ambiguous,
     /// An index within an index.
     #[error("the index names another index")]

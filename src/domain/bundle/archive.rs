@@ -68,7 +68,7 @@ fn sniff(start: &[u8]) -> Result<(), BundleError> {
         [0xfd, b'7', b'z', b'X', b'Z', ..] => "compressed with xz",
         [b'{', ..] => "JSON",
         _ if start.get(257..262) == Some(b"ustar") => "a tar archive without compression",
-        _ => "something else",
+        _ => "of an unknown format",
     };
     Err(BundleError::NotGzip { found })
 }
@@ -139,7 +139,7 @@ impl<R: Read> Walker<R> {
             return Ok(());
         }
         if header.mode & SET_ID_BITS != 0 {
-            let kind = "a file that runs with another's rights";
+            let kind = "a setuid or setgid file";
             return Err(BundleError::EntryKind { path, kind });
         }
         self.listing.paths.add_file(&path)?;

@@ -39,7 +39,7 @@ pub enum BundleError {
         limit: u64,
     },
     /// Not gzip.
-    #[error("the layer is {found}, not a bundle in gzip")]
+    #[error("the layer is {found}, not gzip")]
     NotGzip {
         /// What the first bytes look like.
         found: &'static str,

@@ -313,7 +313,7 @@ fn refuses_bytes_after_the_end(#[case] bytes: Vec<u8>) {
 #[case::zstd(vec![0x28, 0xb5, 0x2f, 0xfd], "compressed with zstd")]
 #[case::tar(Tar::policy().0, "a tar archive without compression")]
 #[case::json(b"{}".to_vec(), "JSON")]
-#[case::rego(b"package app".to_vec(), "something else")]
+#[case::rego(b"package app".to_vec(), "of an unknown format")]
 fn names_what_is_no_gzip(#[case] bytes: Vec<u8>, #[case] expected: &'static str) {
     assert_eq!(read(bytes).unwrap_err(), BundleError::NotGzip { found: expected });
 }
