@@ -20,8 +20,8 @@ mod action;
 mod blobs;
 mod body;
 mod challenge;
+mod convert;
 mod endpoint;
-mod failure;
 mod manifests;
 pub mod observer;
 mod options;
@@ -89,7 +89,7 @@ impl RegistryClient {
             circuit_breakers: Arc::default(),
             large_bodies: FairSemaphore::new(body::LARGE_BODIES),
             authorizations: Authorizations::default(),
-            store: BlobStore::open(&options.cache_directory, options.cache_bytes).map_err(failure::storage)?,
+            store: BlobStore::open(&options.cache_directory, options.cache_bytes).map_err(convert::storage)?,
             egress,
             options,
         };

@@ -9,7 +9,7 @@ use clap::Parser as _;
 use super::api::crd;
 use super::args::{Arguments, Command, RenderArguments};
 use super::reconcile::validate::OperatorOptions;
-use super::render::manifests::Manifests;
+use super::render::manifests::KubernetesManifests;
 use super::render::render;
 use super::run;
 use crate::adapters::registry::observer::Unobserved;
@@ -69,7 +69,7 @@ fn print_crd() -> Result<ExitCode, Failure> {
 }
 
 async fn print_rendered(arguments: &RenderArguments) -> Result<ExitCode, Failure> {
-    let manifests = Manifests::read(&arguments.files, &arguments.namespace)?;
+    let manifests = KubernetesManifests::read(&arguments.files, &arguments.namespace)?;
     let adapters = setup::adapters(&arguments.registry, &[], Arc::new(Unobserved))?;
     let pipeline = Pipeline::new(adapters, Limits::default(), &(Arc::new(()) as Arc<dyn CacheObserver>));
     let options = OperatorOptions {

@@ -6,7 +6,7 @@
 
 mod piece;
 
-use self::piece::{BUNDLE_LAYER, Listed, PAYLOAD_LAYER, Piece};
+use self::piece::{Listed, PAYLOAD_LAYER, Piece, SIGSTORE_BUNDLE_LAYER};
 use super::blocking::{BlockingWork, Interrupted};
 use super::ports::{ManifestName, RawManifest, Registry, RegistryError};
 use super::reason::{Classify, Disposition, Reason};
@@ -27,7 +27,7 @@ pub const MAX_EVIDENCE_BYTES: u64 = 8 << 20;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Stage {
     /// Sigstore bundles that refer to the digest.
-    Bundles,
+    SigstoreBundles,
     /// The image under the tag `sha256-<hex>.sig`.
     Legacy,
 }
@@ -73,7 +73,7 @@ pub async fn verify<R: Registry>(
         return Ok(verdict?);
     }
     let mut pieces = Vec::new();
-    for stage in [Stage::Bundles, Stage::Legacy] {
+    for stage in [Stage::SigstoreBundles, Stage::Legacy] {
         let gathered = gather(registry, stage, source, revision).await?;
         pieces.extend(gathered.pieces);
         let decision = decide(blocking, &source.access().tenant, policy, revision, pieces).await?;
@@ -142,7 +142,7 @@ pub async fn gather<R: Registry>(
         bytes: 0,
     };
     match stage {
-        Stage::Bundles => gathering.bundles().await?,
+        Stage::SigstoreBundles => gathering.sigstore_bundles().await?,
         Stage::Legacy => gathering.legacy().await?,
     }
     Ok(gathering.gathered)
@@ -157,7 +157,7 @@ struct Gathering<'a, R> {
 }
 
 impl<R: Registry> Gathering<'_, R> {
-    async fn bundles(&mut self) -> Result<(), RegistryError> {
+    async fn sigstore_bundles(&mut self) -> Result<(), RegistryError> {
         let ImageRevision { repository, digest, .. } = self.revision;
         let referrers = self.registry.referrers(repository, digest, self.access).await?;
         // The artifact type is ignored: behind a fallback tag, and on registries that made the list from the
@@ -169,7 +169,7 @@ impl<R: Registry> Gathering<'_, R> {
         for image in images {
             let name = ManifestName::Digest(image);
             let listed = match self.registry.manifest(repository, &name, self.access).await {
-                Ok(manifest) => list(manifest, Some(digest), BUNDLE_LAYER),
+                Ok(manifest) => list(manifest, Some(digest), SIGSTORE_BUNDLE_LAYER),
                 Err(error) => {
                     if self.note(error) {
                         continue;

@@ -14,7 +14,7 @@ use clap::CommandFactory as _;
 use policy_operator::adapters::registry::observer::{RequestKind, RequestObserver as _};
 use policy_operator::operator::args::Arguments;
 use policy_operator::operator::metrics::{Metrics, UnreadablePart, Watched};
-use policy_operator::operator::render::manifests::Manifests;
+use policy_operator::operator::render::manifests::KubernetesManifests;
 use policy_operator::pipeline::reason::{Disposition, Reason};
 use policy_operator::pipeline::single_flight::{CacheName, CacheObserver as _};
 use strum::VariantArray as _;
@@ -126,7 +126,9 @@ fn refusal(yaml: &str) -> Option<String> {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("manifest.yaml");
     fs::write(&file, yaml).unwrap();
-    Manifests::read(&[file], "default").err().map(|error| error.to_string())
+    KubernetesManifests::read(&[file], "default")
+        .err()
+        .map(|error| error.to_string())
 }
 
 /// Links of a page that lead to no file, or to no heading of one.

@@ -9,7 +9,7 @@ use tokio::fs::File;
 use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
 
 use super::body;
-use super::failure::{reserve, storage};
+use super::convert::{reserve, storage};
 use super::observer::RequestKind;
 use super::sender::RegistryRequest;
 use super::session::Session;

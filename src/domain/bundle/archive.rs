@@ -8,7 +8,7 @@ use super::error::{BundleError, shown};
 use super::header::{self, Attributes, BLOCK, Header, Kind};
 use super::manifest::MANIFEST;
 use super::paths::{self, Paths};
-use super::stream::{Expanded, Source};
+use super::stream::{Expanded, HashingReader};
 use super::{BundleFacts, Limits};
 use crate::domain::digest::Digest;
 
@@ -43,7 +43,7 @@ impl Listing {
 }
 
 /// Reads a gzipped archive to its end.
-pub(super) fn read(source: &mut Source<'_>, compressed: u64, limits: &Limits) -> Result<Listing, BundleError> {
+pub(super) fn read(source: &mut HashingReader<'_>, compressed: u64, limits: &Limits) -> Result<Listing, BundleError> {
     let mut source = BufReader::with_capacity(BUFFER_BYTES, source);
     sniff(source.fill_buf().map_err(BundleError::from_stream)?)?;
     let expanded = Expanded::new(GzDecoder::new(source), compressed, limits);

@@ -139,7 +139,7 @@ fn reads_what_usual_programs_write() {
         );
     let bytes = tar.gzip();
     let (size, token) = (bytes.len() as u64, CancellationToken::default());
-    let mut source = Source::new(Box::new(io::Cursor::new(bytes)), size, &token);
+    let mut source = HashingReader::new(Box::new(io::Cursor::new(bytes)), size, &token);
     let listing = archive::read(&mut source, size, &Limits::default()).unwrap();
     let files = listing.paths.into_files().unwrap();
     assert_eq!(

@@ -132,7 +132,7 @@ fn simple_signing(payload: &[u8], signature: &str, digest: &Digest) -> Result<Cl
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Bundle {
+struct SigstoreBundle {
     media_type: String,
     verification_material: Material,
     dsse_envelope: Option<Envelope>,
@@ -188,7 +188,7 @@ fn sigstore_bundle(json: &[u8], digest: &Digest) -> Result<Claim, Fault> {
     if json.len() > MAX_BUNDLE_BYTES {
         return Err(Fault::TooLarge);
     }
-    let bundle: Bundle = strict_json::parse(json).map_err(|_| Fault::Unreadable)?;
+    let bundle: SigstoreBundle = strict_json::parse(json).map_err(|_| Fault::Unreadable)?;
     if !BUNDLE_TYPES.contains(&bundle.media_type.as_str()) {
         return Err(Fault::Format);
     }

@@ -9,7 +9,7 @@ use crate::domain::bundle::Content;
 use crate::domain::trust::{Evidence, MAX_BUNDLE_BYTES, MAX_PAYLOAD_BYTES, MAX_SIGNATURE_CHARS};
 
 /// The layer that is a Sigstore bundle.
-pub(super) const BUNDLE_LAYER: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
+pub(super) const SIGSTORE_BUNDLE_LAYER: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 /// The layer that is a simple-signing payload, and the annotation that is its signature.
 pub(super) const PAYLOAD_LAYER: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
 pub(super) const SIGNATURE: &str = "dev.cosignproject.cosign/signature";
@@ -56,7 +56,7 @@ impl Listed {
     /// What `layer` lists, if it is evidence.
     pub(super) fn of(mut layer: Descriptor) -> Option<Self> {
         let form = match layer.media_type.as_str() {
-            BUNDLE_LAYER => Form::SigstoreBundle,
+            SIGSTORE_BUNDLE_LAYER => Form::SigstoreBundle,
             PAYLOAD_LAYER => {
                 let signature = layer.annotations.remove(SIGNATURE).unwrap_or_default();
                 let signature = Some(signature).filter(|signature| signature.len() <= MAX_SIGNATURE_CHARS);

@@ -68,7 +68,7 @@ impl Case {
     fn attach(&self, evidence: &Evidence) {
         match evidence {
             Evidence::SigstoreBundle(json) => {
-                let layer = self.layer(BUNDLE_LAYER, json, None);
+                let layer = self.layer(SIGSTORE_BUNDLE_LAYER, json, None);
                 self.refer(&self.revision.digest, &[layer]);
             }
             Evidence::SimpleSigning { payload, signature } => {
@@ -180,7 +180,7 @@ async fn attestations_and_referrers_of_something_else_are_no_signatures() {
     let Evidence::SigstoreBundle(json) = bundle(&case.pair, &case.revision.digest) else {
         panic!()
     };
-    let layer = case.layer(BUNDLE_LAYER, &json, None);
+    let layer = case.layer(SIGSTORE_BUNDLE_LAYER, &json, None);
     case.refer(&Digest::of(b"other"), &[layer]);
     let junk = case
         .registry
@@ -245,17 +245,17 @@ async fn a_registry_that_limits_or_denies_keeps_its_reason() {
 async fn many_and_large_pieces_are_cut_off() {
     let case = Case::new();
     for number in 0..80 {
-        let layer = case.layer(BUNDLE_LAYER, format!("{number}").as_bytes(), None);
+        let layer = case.layer(SIGSTORE_BUNDLE_LAYER, format!("{number}").as_bytes(), None);
         case.refer(&case.revision.digest, &[layer]);
     }
     assert_eq!(case.reason().await, Reason::SignatureMismatch);
     assert_eq!(case.registry.calls(Method::Blob), MAX_EVIDENCE);
     let case = Case::new();
-    let large = |size: usize| case.layer(BUNDLE_LAYER, &vec![b' '; size], None);
+    let large = |size: usize| case.layer(SIGSTORE_BUNDLE_LAYER, &vec![b' '; size], None);
     let layers: Vec<Value> = (0..10).map(|index| large(MAX_BUNDLE_BYTES - index)).collect();
     case.refer(&case.revision.digest, &[large(MAX_BUNDLE_BYTES + 1)]);
     case.refer(&case.revision.digest, &layers);
-    let found = gather(&case.registry, Stage::Bundles, &case.source(), &case.revision)
+    let found = gather(&case.registry, Stage::SigstoreBundles, &case.source(), &case.revision)
         .await
         .unwrap();
     assert_eq!((found.pieces.len(), case.registry.calls(Method::Blob)), (9, 8));
@@ -309,7 +309,7 @@ impl crate::domain::bundle::Content for Evicted {
 async fn evidence_that_cannot_be_read_is_no_lack_of_signatures() {
     let case = Case::new();
     let layer = Descriptor {
-        media_type: BUNDLE_LAYER.to_owned(),
+        media_type: SIGSTORE_BUNDLE_LAYER.to_owned(),
         digest: Digest::of(b"1"),
         size: 1,
         artifact_type: None,
