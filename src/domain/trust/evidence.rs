@@ -43,6 +43,8 @@ pub enum Evidence {
     },
     /// A Sigstore bundle v0.3 in JSON.
     SigstoreBundle(Vec<u8>),
+    /// Evidence that was not fetched, because it cannot count.
+    Unusable(Fault),
 }
 
 /// Why one piece of evidence does not count.
@@ -57,7 +59,7 @@ pub enum Fault {
     /// Signed by a certificate instead of a key.
     #[error("made with a certificate, not with a key")]
     Certificate,
-    /// Another format: a bare message signature, another DSSE payload, more than one signature.
+    /// Another format: a bare message signature, another DSSE payload, no signature or more than one.
     #[error("in a format that 'cosign sign' does not write for images")]
     Format,
     /// An attestation, not a signature.
@@ -89,6 +91,7 @@ impl Evidence {
         match self {
             Self::SimpleSigning { payload, signature } => simple_signing(payload, signature, digest),
             Self::SigstoreBundle(json) => sigstore_bundle(json, digest),
+            Self::Unusable(fault) => Err(*fault),
         }
     }
 }
