@@ -145,7 +145,7 @@ impl Verified<PolicyManifest> {
             }
         })?;
         let facts = read?.into_facts(layer.digest, layer.size)?;
-        Ok(self.bind(Bundle {
+        Ok(self.carry_over(Bundle {
             facts: Arc::new(facts),
             content,
         }))

@@ -72,7 +72,7 @@ impl<T> Verified<T> {
     }
 
     /// Carries the verification over to a value that the caller has bound to this one by digest.
-    pub(in crate::domain) fn bind<U>(&self, value: U) -> Verified<U> {
+    pub(in crate::domain) fn carry_over<U>(&self, value: U) -> Verified<U> {
         Verified {
             value,
             verification: Arc::clone(&self.verification),
@@ -82,7 +82,7 @@ impl<T> Verified<T> {
 
 impl From<Verified<ImageRevision>> for Verified<Revision> {
     fn from(verified: Verified<ImageRevision>) -> Self {
-        verified.bind(Revision::Image(verified.value().clone()))
+        verified.carry_over(Revision::Image(verified.value().clone()))
     }
 }
 
@@ -91,7 +91,7 @@ impl Verified<Revision> {
     #[must_use]
     pub fn image(&self) -> Verified<ImageRevision> {
         match self.value() {
-            Revision::Image(image) => self.bind(image.clone()),
+            Revision::Image(image) => self.carry_over(image.clone()),
         }
     }
 }

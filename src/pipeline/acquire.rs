@@ -7,7 +7,7 @@ use super::blocking::{BlockingWork, Interrupted};
 use super::ports::{ManifestName, RawManifest, Registry, RegistryError};
 use super::reason::{Classify, Disposition, Reason};
 use crate::domain::access::RegistryAccess;
-use crate::domain::artifact::{ManifestError, Opened, PolicyManifest};
+use crate::domain::artifact::{ManifestError, ImageOrIndex, PolicyManifest};
 use crate::domain::bundle::{Bundle, BundleError, BundleFacts, Limits};
 use crate::domain::digest::Digest;
 use crate::domain::reference::Repository;
@@ -113,10 +113,10 @@ pub(super) async fn open<R: Registry>(
         revision.open(&raw.media_type, &raw.bytes)
     };
     match opened.map_err(AcquireError::OpenManifest)? {
-        Opened::Image(manifest) => Ok(manifest),
-        Opened::Index(child) => {
-            let raw = fetch(registry, repository, child.value().descriptor().digest, access).await?;
-            child
+        ImageOrIndex::Image(manifest) => Ok(manifest),
+        ImageOrIndex::Index(indexed) => {
+            let raw = fetch(registry, repository, indexed.value().descriptor().digest, access).await?;
+            indexed
                 .open(&raw.media_type, &raw.bytes)
                 .map_err(AcquireError::OpenManifest)
         }

@@ -50,7 +50,7 @@ fn cut(text: &str) -> String {
 ///
 /// OPA takes the first child that has a bundle layer. Several candidates are refused here instead, for to choose by
 /// order is to let whoever assembles an index choose what runs, and policies do not differ by platform.
-pub(super) fn child(index: Vec<Entry>) -> Result<Descriptor, ManifestError> {
+pub(super) fn indexed_manifest(index: Vec<Entry>) -> Result<Descriptor, ManifestError> {
     let mut candidates: Vec<Descriptor> = Vec::new();
     for entry in index.into_iter().filter(Entry::is_candidate) {
         if candidates.iter().all(|known| known.digest != entry.descriptor.digest) {
