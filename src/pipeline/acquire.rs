@@ -7,7 +7,7 @@ use super::blocking::{BlockingWork, Interrupted};
 use super::ports::{ManifestName, RawManifest, Registry, RegistryError};
 use super::reason::{Classify, Disposition, Reason};
 use crate::domain::access::RegistryAccess;
-use crate::domain::artifact::{ManifestError, ImageOrIndex, PolicyManifest};
+use crate::domain::artifact::{ImageOrIndex, ManifestError, PolicyManifest};
 use crate::domain::bundle::{Bundle, BundleError, BundleFacts, Limits};
 use crate::domain::digest::Digest;
 use crate::domain::reference::Repository;

@@ -129,7 +129,7 @@ impl InMemoryRegistry {
         &self,
         method: Method,
         repository: &Repository,
-        what: &dyn std::fmt::Display,
+        resource: &dyn std::fmt::Display,
         find: impl FnOnce(&Stored) -> Option<T>,
     ) -> Result<T, RegistryError> {
         let mut state = self.lock();
@@ -140,7 +140,7 @@ impl InMemoryRegistry {
         let found = state.repositories.get(repository).and_then(find);
         found.ok_or_else(|| RegistryError::NotFound {
             host: repository.host().to_owned(),
-            what: format!("{}:{what}", repository.path()),
+            resource: format!("{}:{resource}", repository.path()),
         })
     }
 }

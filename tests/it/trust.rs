@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use policy_operator::domain::access::RegistryAccess;
-use policy_operator::domain::artifact::{BUNDLE_LAYER, Descriptor, OCI_MANIFEST, ImageOrIndex};
+use policy_operator::domain::artifact::{BUNDLE_LAYER, Descriptor, ImageOrIndex, OCI_MANIFEST};
 use policy_operator::domain::bundle::{BundleFacts, Limits};
 use policy_operator::domain::cancellation::CancellationToken;
 use policy_operator::domain::digest::Digest;

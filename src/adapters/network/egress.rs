@@ -16,7 +16,7 @@ use super::error::NetworkError;
 /// Where the client may connect to.
 ///
 /// Always refused: link-local addresses, the metadata services of clouds, unspecified, multicast, broadcast and
-/// reserved addresses, each also where an IPv6 address carries it. Proxies from the environment are not used: behind
+/// reserved addresses, each also when embedded in an IPv6 address. Proxies from the environment are not used: behind
 /// one, this check would not see the address.
 #[derive(Debug, Clone, Default)]
 pub struct EgressPolicy {
@@ -44,7 +44,7 @@ impl EgressPolicy {
     /// octal and hexadecimal notations of IPv4 into an address.
     pub(crate) async fn check_url(&self, url: &Url) -> Result<(), NetworkError> {
         let port = url.port_or_known_default().unwrap_or_default();
-        let is_permitted = match literal(url) {
+        let is_permitted = match ip_literal(url) {
             Some(address) => self.permits(address) && !self.is_refused_loopback(address, port),
             None if self.has_refused_loopback(port) => {
                 let found = tokio::net::lookup_host((url.host_str().unwrap_or_default(), port)).await;
@@ -63,13 +63,16 @@ impl EgressPolicy {
 
     /// Whether `address` may be connected to.
     pub(super) fn permits(&self, address: IpAddr) -> bool {
-        address::forms(address).all(|form| {
-            if form.is_loopback() {
+        address::equivalent_addresses(address).all(|equivalent| {
+            if equivalent.is_loopback() {
                 return self.allow_loopback;
             }
-            let is_listed = self.refused.iter().any(|refused| refused.ip().to_canonical() == form);
-            let is_denied = self.deny_private_addresses && address::is_private(form);
-            !(is_listed || is_denied || address::is_never_a_registry(form))
+            let is_listed = self
+                .refused
+                .iter()
+                .any(|refused| refused.ip().to_canonical() == equivalent);
+            let is_denied = self.deny_private_addresses && address::is_private(equivalent);
+            !(is_listed || is_denied || address::is_never_a_registry(equivalent))
         })
     }
 
@@ -85,15 +88,16 @@ impl EgressPolicy {
 }
 
 /// The URL's host where it is an address and not a name.
-pub(crate) fn literal(url: &Url) -> Option<IpAddr> {
+pub(crate) fn ip_literal(url: &Url) -> Option<IpAddr> {
     // `host_str` writes IPv6 in brackets.
     url.host_str()?.trim_matches(['[', ']']).parse().ok()
 }
 
 /// Whether the address can only be reached from inside some network, for rules that need no policy.
 pub(crate) fn is_internal(address: IpAddr) -> bool {
-    address::forms(address)
-        .any(|form| form.is_loopback() || address::is_private(form) || address::is_never_a_registry(form))
+    address::equivalent_addresses(address).any(|equivalent| {
+        equivalent.is_loopback() || address::is_private(equivalent) || address::is_never_a_registry(equivalent)
+    })
 }
 
 /// Host and port as messages name them.

@@ -39,7 +39,7 @@ pub(super) async fn get(
     if actual != *digest {
         return Err(RegistryError::DigestMismatch {
             host: request.host,
-            what: request.what,
+            resource: request.resource,
             expected: *digest,
             actual,
         });

@@ -49,7 +49,7 @@ pub(super) async fn get(session: &Session<'_>, name: &ManifestName) -> Result<Ra
     match name {
         ManifestName::Digest(expected) if *expected != digest => Err(RegistryError::DigestMismatch {
             host: request.host,
-            what: request.what,
+            resource: request.resource,
             expected: *expected,
             actual: digest,
         }),
@@ -62,13 +62,13 @@ pub(super) async fn get(session: &Session<'_>, name: &ManifestName) -> Result<Ra
 }
 
 fn question(session: &Session<'_>, name: &ManifestName) -> RegistryRequest {
-    let what = match name {
+    let resource = match name {
         ManifestName::Tag(tag) => format!(":{tag}"),
         ManifestName::Digest(digest) => format!("@{digest}"),
     };
     RegistryRequest {
         accept: ACCEPT,
-        ..session.request(RequestKind::Manifest, session.endpoint.manifest(name), &what)
+        ..session.request(RequestKind::Manifest, session.endpoint.manifest(name), &resource)
     }
 }
 

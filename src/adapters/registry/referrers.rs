@@ -96,7 +96,7 @@ async fn by_tag(session: &Session<'_>, digest: &Digest) -> Result<Vec<Descriptor
     };
     let broken = |cause: &str| RegistryError::Protocol {
         host: session.endpoint.host().to_owned(),
-        what: format!("{}:{tag}", session.endpoint.path()),
+        resource: format!("{}:{tag}", session.endpoint.path()),
         cause: cause.to_owned(),
     };
     parse(&manifest.media_type, &manifest.bytes).map_err(broken)

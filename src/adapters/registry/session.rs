@@ -71,13 +71,13 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// A request for `what` of this repository, such as `:1.0`.
-    pub(super) fn request(&self, kind: RequestKind, url: Url, what: &str) -> RegistryRequest {
+    /// A request for `resource` of this repository, such as `:1.0`.
+    pub(super) fn request(&self, kind: RequestKind, url: Url, resource: &str) -> RegistryRequest {
         let is_content = matches!(kind, RequestKind::Manifest | RequestKind::Blob);
         RegistryRequest {
             kind,
             host: self.endpoint.host().to_owned(),
-            what: format!("{}{what}", self.endpoint.path()),
+            resource: format!("{}{resource}", self.endpoint.path()),
             method: Method::GET,
             url,
             accept: "application/json",
@@ -192,7 +192,7 @@ impl<'a> Session<'a> {
             (Challenge::Bearer { realm, service }, _) => (realm, service.as_deref()),
         };
         let realm = Realm::named(self.endpoint.root(), realm)
-            .map_err(|refused| refused.into_error(self.endpoint.host(), &request.what))?;
+            .map_err(|refused| refused.into_error(self.endpoint.host(), &request.resource))?;
         let sent = credentials.filter(|_| realm.is_trusted);
         let label = match (credentials, sent) {
             (None, _) => ANONYMOUS,

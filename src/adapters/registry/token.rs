@@ -156,7 +156,7 @@ fn token_request(
     let mut request = RegistryRequest {
         kind: RequestKind::Token,
         host: host_of(&realm.url),
-        what: format!("a token for {scope}"),
+        resource: format!("a token for {scope}"),
         method: Method::GET,
         url: realm.url.clone(),
         accept: "application/json",

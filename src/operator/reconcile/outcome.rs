@@ -257,7 +257,7 @@ mod tests {
     fn a_message_is_the_fact_and_then_what_to_do() {
         let error = RegistryError::NotFound {
             host: "registry.example".to_owned(),
-            what: "acme/policy:1.0".to_owned(),
+            resource: "acme/policy:1.0".to_owned(),
         };
         assert_snapshot!(
             shown(error),
@@ -269,7 +269,7 @@ mod tests {
     fn a_fact_that_nobody_here_can_change_stands_alone() {
         let error = RegistryError::Unavailable {
             host: "registry.example".to_owned(),
-            what: "acme/policy:1.0".to_owned(),
+            resource: "acme/policy:1.0".to_owned(),
             status: 503,
         };
         assert_snapshot!(shown(error), @"registry 'registry.example' answered 503 for 'acme/policy:1.0'");

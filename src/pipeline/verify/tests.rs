@@ -110,7 +110,7 @@ impl Case {
 fn unavailable() -> RegistryError {
     RegistryError::Unavailable {
         host: "registry.example".into(),
-        what: "x".into(),
+        resource: "x".into(),
         status: 503,
     }
 }

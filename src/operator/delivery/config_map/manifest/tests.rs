@@ -3,7 +3,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::ConfigMap;
 
 use super::*;
-use crate::domain::artifact::{BUNDLE_LAYER, OCI_MANIFEST, ImageOrIndex};
+use crate::domain::artifact::{BUNDLE_LAYER, ImageOrIndex, OCI_MANIFEST};
 use crate::domain::bundle::Limits;
 use crate::domain::bundle::testing::{Bytes, Tar};
 use crate::domain::cancellation::CancellationToken;
