@@ -124,8 +124,8 @@ impl InMemoryRegistry {
         change(state.repositories.entry(repository.clone()).or_default());
     }
 
-    /// Counts the call, fails if told to, and otherwise answers from what is stored.
-    fn answer<T>(
+    /// Counts the call, fails if told to, and otherwise responds with what is stored.
+    fn respond<T>(
         &self,
         method: Method,
         repository: &Repository,
@@ -155,7 +155,7 @@ impl Ports for InMemoryRegistry {
 
 impl Registry for InMemoryRegistry {
     async fn resolve(&self, repository: &Repository, tag: &Tag, _: &RegistryAccess) -> Result<Digest, RegistryError> {
-        self.answer(Method::Resolve, repository, tag, |stored| stored.tags.get(tag).copied())
+        self.respond(Method::Resolve, repository, tag, |stored| stored.tags.get(tag).copied())
     }
 
     async fn manifest(
@@ -164,7 +164,7 @@ impl Registry for InMemoryRegistry {
         name: &ManifestName,
         _: &RegistryAccess,
     ) -> Result<RawManifest, RegistryError> {
-        self.answer(Method::Manifest, repository, name, |stored| {
+        self.respond(Method::Manifest, repository, name, |stored| {
             let digest = match name {
                 ManifestName::Tag(tag) => stored.tags.get(tag)?,
                 ManifestName::Digest(digest) => digest,
@@ -174,7 +174,7 @@ impl Registry for InMemoryRegistry {
     }
 
     async fn tags(&self, repository: &Repository, _: &RegistryAccess) -> Result<Vec<Tag>, RegistryError> {
-        self.answer(Method::Tags, repository, &"tags", |stored| {
+        self.respond(Method::Tags, repository, &"tags", |stored| {
             Some(stored.tags.keys().cloned().collect())
         })
     }
@@ -185,7 +185,7 @@ impl Registry for InMemoryRegistry {
         digest: &Digest,
         _: &RegistryAccess,
     ) -> Result<Vec<Descriptor>, RegistryError> {
-        self.answer(Method::Referrers, repository, digest, |stored| {
+        self.respond(Method::Referrers, repository, digest, |stored| {
             Some(stored.referrers.get(digest).cloned().unwrap_or_default())
         })
     }
@@ -197,7 +197,7 @@ impl Registry for InMemoryRegistry {
         _: &RegistryAccess,
     ) -> Result<Arc<dyn Content>, RegistryError> {
         let digest = &descriptor.digest;
-        self.answer(Method::Blob, repository, digest, |stored| {
+        self.respond(Method::Blob, repository, digest, |stored| {
             stored.blobs.get(digest).cloned()
         })
     }

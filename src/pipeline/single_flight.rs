@@ -85,7 +85,7 @@ impl<T: Clone, E> Clone for CachedResult<T, E> {
 /// A bounded map from keys to results. Of those who request the same key at the same time one does the work and the
 /// others wait; when that one is cancelled, another takes over.
 pub struct SingleFlight<K, T, E> {
-    answers: Cache<K, CachedResult<T, E>>,
+    results: Cache<K, CachedResult<T, E>>,
     observer: Option<(CacheName, Arc<dyn CacheObserver>)>,
 }
 
@@ -105,8 +105,8 @@ where
     /// `lifetime`: for secrets.
     #[must_use]
     pub fn short_lived(capacity: u64, lifetime: Duration, weigh: impl Fn(&T) -> u32 + Send + Sync + 'static) -> Self {
-        let weigher = move |_: &K, answer: &CachedResult<T, E>| {
-            let bytes = answer.outcome.as_ref().map_or(0, &weigh);
+        let weigher = move |_: &K, result: &CachedResult<T, E>| {
+            let bytes = result.outcome.as_ref().map_or(0, &weigh);
             bytes.saturating_add(ENTRY_BYTES)
         };
         let cache = Cache::builder().max_capacity(capacity).weigher(weigher);
@@ -116,7 +116,7 @@ where
     /// Caches results of at most `capacity` in all, as `weigh` measures successes.
     #[must_use]
     pub fn weighed(capacity: u64, weigh: impl Fn(&T) -> u32 + Send + Sync + 'static) -> Self {
-        let weigher = move |_: &K, answer: &CachedResult<T, E>| answer.outcome.as_ref().map_or(1, &weigh);
+        let weigher = move |_: &K, result: &CachedResult<T, E>| result.outcome.as_ref().map_or(1, &weigh);
         Self::keeping(
             Cache::builder()
                 .max_capacity(capacity)
@@ -126,9 +126,9 @@ where
         )
     }
 
-    fn keeping(answers: Cache<K, CachedResult<T, E>>) -> Self {
+    fn keeping(results: Cache<K, CachedResult<T, E>>) -> Self {
         Self {
-            answers,
+            results,
             observer: None,
         }
     }
@@ -148,11 +148,11 @@ where
         not_before: Instant,
         work: impl Future<Output = Result<T, E>>,
     ) -> CachedResult<T, E> {
-        let outdated = |answer: &CachedResult<T, E>| match &answer.outcome {
-            Ok(_) => answer.started < not_before,
-            Err(_) => answer.ended < not_before,
+        let outdated = |result: &CachedResult<T, E>| match &result.outcome {
+            Ok(_) => result.started < not_before,
+            Err(_) => result.ended < not_before,
         };
-        self.answer(key, work, outdated).await
+        self.get(key, work, outdated).await
     }
 
     /// A success however old it is, or a failure that ended no earlier than `not_before`: for what cannot change once
@@ -167,21 +167,21 @@ where
         usable: impl Fn(&T) -> bool + Send + Sync,
         work: impl Future<Output = Result<T, E>>,
     ) -> Result<T, Arc<E>> {
-        let outdated = |answer: &CachedResult<T, E>| match &answer.outcome {
+        let outdated = |result: &CachedResult<T, E>| match &result.outcome {
             Ok(value) => !usable(value),
-            Err(_) => answer.ended < not_before,
+            Err(_) => result.ended < not_before,
         };
-        self.answer(key, work, outdated).await.outcome
+        self.get(key, work, outdated).await.outcome
     }
 
     /// The weight of all cached results.
     #[cfg(test)]
     pub(crate) async fn weight(&self) -> u64 {
-        self.answers.run_pending_tasks().await;
-        self.answers.weighted_size()
+        self.results.run_pending_tasks().await;
+        self.results.weighted_size()
     }
 
-    async fn answer(
+    async fn get(
         &self,
         key: K,
         work: impl Future<Output = Result<T, E>>,
@@ -196,9 +196,9 @@ where
             }
         };
         let entry = self
-            .answers
+            .results
             .entry(key)
-            .or_insert_with_if(started_work, |answer| outdated(answer))
+            .or_insert_with_if(started_work, |result| outdated(result))
             .await;
         if let Some((name, observer)) = &self.observer {
             observer.requested(*name, !entry.is_fresh());
@@ -225,8 +225,8 @@ mod tests {
     async fn concurrent_callers_share_one_result() {
         let (shared, counter) = (shared(), AtomicU32::new(0));
         let now = Instant::now();
-        let answers = futures::future::join_all((0..50).map(|_| shared.get_since("tag", now, count(&counter)))).await;
-        assert!(answers.iter().all(|answer| answer.outcome == Ok(1)));
+        let results = futures::future::join_all((0..50).map(|_| shared.get_since("tag", now, count(&counter)))).await;
+        assert!(results.iter().all(|result| result.outcome == Ok(1)));
         assert_eq!(counter.load(Ordering::SeqCst), 1);
     }
 
@@ -242,16 +242,16 @@ mod tests {
     #[tokio::test]
     async fn a_success_is_final_and_a_failure_is_not() {
         let shared = shared();
-        let ask = async |not_before, outcome: Result<u32, &str>| {
+        let get = async |not_before, outcome: Result<u32, &str>| {
             let work = async { outcome.map_err(str::to_owned) };
             shared
                 .get_or_retry("digest", not_before, |value| *value != 3, work)
                 .await
         };
-        assert!(ask(Instant::now(), Err("down")).await.is_err());
-        assert!(ask(recent(), Ok(1)).await.is_err());
-        assert_eq!(ask(Instant::now(), Ok(2)).await, Ok(2));
-        assert_eq!(ask(Instant::now(), Err("down")).await, Ok(2));
+        assert!(get(Instant::now(), Err("down")).await.is_err());
+        assert!(get(recent(), Ok(1)).await.is_err());
+        assert_eq!(get(Instant::now(), Ok(2)).await, Ok(2));
+        assert_eq!(get(Instant::now(), Err("down")).await, Ok(2));
     }
 
     #[tokio::test]
@@ -274,14 +274,14 @@ mod tests {
     #[tokio::test]
     async fn a_success_that_is_not_usable_any_more_is_computed_again() {
         let shared = shared();
-        let ask = async |usable: bool, value| {
+        let get = async |usable: bool, value| {
             shared
                 .get_or_retry("digest", recent(), |_| usable, async { Ok(value) })
                 .await
         };
-        assert_eq!(ask(true, 1).await, Ok(1));
-        assert_eq!(ask(false, 2).await, Ok(2));
-        assert_eq!(ask(true, 3).await, Ok(2));
+        assert_eq!(get(true, 1).await, Ok(1));
+        assert_eq!(get(false, 2).await, Ok(2));
+        assert_eq!(get(true, 3).await, Ok(2));
     }
 
     #[tokio::test]
@@ -289,7 +289,7 @@ mod tests {
         let (shared, counter) = (shared(), AtomicU32::new(0));
         let never = shared.get_since("tag", Instant::now(), std::future::pending());
         assert!(tokio::time::timeout(Duration::from_millis(20), never).await.is_err());
-        let answer = shared.get_since("tag", recent(), count(&counter)).await;
-        assert_eq!(answer.outcome, Ok(1));
+        let result = shared.get_since("tag", recent(), count(&counter)).await;
+        assert_eq!(result.outcome, Ok(1));
     }
 }

@@ -21,7 +21,7 @@ const ACCEPT: &str = "application/vnd.oci.image.manifest.v1+json, \
 /// What a tag points at now. The registry claims the digest; the manifest is then fetched by it, and hashed.
 pub(super) async fn resolve(session: &Session<'_>, tag: &Tag) -> Result<Digest, RegistryError> {
     let name = ManifestName::Tag(tag.clone());
-    let mut request = question(session, &name);
+    let mut request = manifest_request(session, &name);
     request.method = Method::HEAD;
     let response = session.send(&request).await?;
     if response.status() == StatusCode::NOT_FOUND {
@@ -40,12 +40,12 @@ pub(super) async fn resolve(session: &Session<'_>, tag: &Tag) -> Result<Digest, 
 
 /// A manifest, hashed here.
 pub(super) async fn get(session: &Session<'_>, name: &ManifestName) -> Result<RawManifest, RegistryError> {
-    let request = question(session, name);
-    let answer = session.fetch(&request, MAX_MANIFEST_BYTES).await?;
-    if answer.status != StatusCode::OK {
-        return Err(request.unexpected(answer.status));
+    let request = manifest_request(session, name);
+    let response = session.fetch(&request, MAX_MANIFEST_BYTES).await?;
+    if response.status != StatusCode::OK {
+        return Err(request.unexpected(response.status));
     }
-    let digest = Digest::of(&answer.body);
+    let digest = Digest::of(&response.body);
     match name {
         ManifestName::Digest(expected) if *expected != digest => Err(RegistryError::DigestMismatch {
             host: request.host,
@@ -55,13 +55,13 @@ pub(super) async fn get(session: &Session<'_>, name: &ManifestName) -> Result<Ra
         }),
         _ => Ok(RawManifest {
             digest,
-            media_type: media_type(&answer.headers),
-            bytes: answer.body,
+            media_type: media_type(&response.headers),
+            bytes: response.body,
         }),
     }
 }
 
-fn question(session: &Session<'_>, name: &ManifestName) -> RegistryRequest {
+fn manifest_request(session: &Session<'_>, name: &ManifestName) -> RegistryRequest {
     let resource = match name {
         ManifestName::Tag(tag) => format!(":{tag}"),
         ManifestName::Digest(digest) => format!("@{digest}"),

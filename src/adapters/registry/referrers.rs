@@ -2,7 +2,7 @@
 //!
 //! Source: OCI distribution specification, "Listing Referrers". Only 404 says that a registry has no referrers API. Any
 //! other failure must not look like an empty list: a registry that hides a signature would pass for one that has none.
-//! One exception: GHCR answers 303 to a page on another host, which is no answer of the API either.
+//! One exception: GHCR answers 303 to a page on another host, which is no response of the API either.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use reqwest::StatusCode;
 use super::manifests;
 use super::observer::RequestKind;
 use super::paging::Pages;
-use super::session::{Answer, Session};
+use super::session::{FetchedResponse, Session};
 use crate::adapters::network::redirect;
 use crate::domain::artifact::{Descriptor, MAX_MANIFEST_BYTES};
 use crate::domain::bounded::BoundedList;
@@ -56,19 +56,19 @@ pub(super) async fn list(session: &Session<'_>, digest: &Digest) -> Result<Vec<D
     let mut pages = Pages::new(request.url.clone(), MAX_PAGES);
     let mut found = Vec::new();
     loop {
-        let answer = session.fetch(&request, MAX_MANIFEST_BYTES).await?;
-        if is_without_api(session, &answer) && found.is_empty() {
+        let response = session.fetch(&request, MAX_MANIFEST_BYTES).await?;
+        if is_without_api(session, &response) && found.is_empty() {
             return by_tag(session, digest).await;
         }
-        if answer.status != StatusCode::OK {
-            return Err(request.unexpected(answer.status));
+        if response.status != StatusCode::OK {
+            return Err(request.unexpected(response.status));
         }
-        let media_type = manifests::media_type(&answer.headers);
-        found.extend(parse(&media_type, &answer.body).map_err(|cause| request.protocol(cause))?);
+        let media_type = manifests::media_type(&response.headers);
+        found.extend(parse(&media_type, &response.body).map_err(|cause| request.protocol(cause))?);
         if found.len() > MAX_REFERRERS {
             return Err(request.protocol(TOO_MANY));
         }
-        match pages.next(&answer.headers).map_err(|cause| request.protocol(cause))? {
+        match pages.next(&response.headers).map_err(|cause| request.protocol(cause))? {
             Some(next) => request.url = next,
             None => return Ok(found),
         }
@@ -77,12 +77,12 @@ pub(super) async fn list(session: &Session<'_>, digest: &Digest) -> Result<Vec<D
 
 const TOO_MANY: &str = "there are more than 50 referrers";
 
-fn is_without_api(session: &Session<'_>, answer: &Answer) -> bool {
+fn is_without_api(session: &Session<'_>, response: &FetchedResponse) -> bool {
     let root = session.endpoint.root();
-    match answer.status {
+    match response.status {
         StatusCode::NOT_FOUND => true,
         StatusCode::SEE_OTHER => {
-            redirect::target(root, &answer.headers).is_ok_and(|target| target.host_str() != root.host_str())
+            redirect::target(root, &response.headers).is_ok_and(|target| target.host_str() != root.host_str())
         }
         _ => false,
     }

@@ -32,8 +32,8 @@ pub(super) struct Session<'a> {
     authorizations: &'a Authorizations,
 }
 
-/// An answer whose body was read. The body is empty unless the status is 200.
-pub(super) struct Answer {
+/// A response whose body was read. The body is empty unless the status is 200.
+pub(super) struct FetchedResponse {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Vec<u8>,
@@ -87,8 +87,8 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Sends `ask` and reads at most `limit` bytes of the answer; once more where the connection broke meanwhile.
-    pub(super) async fn fetch(&self, request: &RegistryRequest, limit: u64) -> Result<Answer, RegistryError> {
+    /// Sends `request` and reads at most `limit` bytes of the response; again if the connection broke meanwhile.
+    pub(super) async fn fetch(&self, request: &RegistryRequest, limit: u64) -> Result<FetchedResponse, RegistryError> {
         let mut attempt = 1;
         loop {
             let response = self.send(request).await?;
@@ -98,7 +98,7 @@ impl<'a> Session<'a> {
                 _ => Ok(Vec::new()),
             };
             match body {
-                Ok(body) => return Ok(Answer { status, headers, body }),
+                Ok(body) => return Ok(FetchedResponse { status, headers, body }),
                 Err(RegistryError::Unreachable { .. }) if attempt < retry::ATTEMPTS => {
                     tokio::time::sleep(retry::pause(attempt)).await;
                     attempt += 1;
@@ -108,7 +108,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Sends `ask` with what the registry accepted before, or else finds out what it accepts. The answer's status is
+    /// Sends `request` with what the registry accepted before, or else finds out what it accepts. The status is
     /// neither 401 nor 403.
     pub(super) async fn send(&self, request: &RegistryRequest) -> Result<Response, RegistryError> {
         let kept = self.authorizations.get(&(self.access_key, self.action)).await;
