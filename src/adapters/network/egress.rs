@@ -43,11 +43,14 @@ impl EgressPolicy {
     /// up hosts that are addresses, and do not tell the resolver the port. The URL type has already turned decimal,
     /// octal and hexadecimal notations of IPv4 into an address.
     pub(crate) async fn check_url(&self, url: &Url) -> Result<(), NetworkError> {
-        let port = url.port_or_known_default().unwrap_or_default();
+        let refused = || NetworkError::AddressRefused { host: host_of(url) };
+        // A URL without a host or a port leads nowhere that could be checked.
+        let host = url.host_str().ok_or_else(refused)?;
+        let port = url.port_or_known_default().ok_or_else(refused)?;
         let is_permitted = match ip_literal(url) {
             Some(address) => self.permits(address) && !self.is_refused_loopback(address, port),
             None if self.has_refused_loopback(port) => {
-                let found = tokio::net::lookup_host((url.host_str().unwrap_or_default(), port)).await;
+                let found = tokio::net::lookup_host((host, port)).await;
                 // A name that does not resolve fails later, with a better text.
                 found.map_or(true, |mut found| {
                     found.all(|found| !self.is_refused_loopback(found.ip(), port))
@@ -55,10 +58,7 @@ impl EgressPolicy {
             }
             None => true,
         };
-        if is_permitted {
-            return Ok(());
-        }
-        Err(NetworkError::AddressRefused { host: host_of(url) })
+        is_permitted.then_some(()).ok_or_else(refused)
     }
 
     /// Whether `address` may be connected to.

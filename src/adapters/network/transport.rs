@@ -140,9 +140,11 @@ pub fn check_system_certificates() -> Result<(), NetworkError> {
 }
 
 fn authorities(pem: &str) -> Result<Vec<Certificate>, NetworkError> {
-    let found = Certificate::from_pem_bundle(pem.as_bytes()).unwrap_or_default();
+    // The library says no more than that, and a parser's own words may quote a line, which may be a private key's.
+    let found = Certificate::from_pem_bundle(pem.as_bytes())
+        .map_err(|_| unusable("the certificate authorities are not certificates in PEM"))?;
     if found.is_empty() {
-        return Err(unusable("the certificate authorities are not certificates in PEM"));
+        return Err(unusable("the certificate authorities hold no certificate in PEM"));
     }
     Ok(found)
 }
