@@ -85,7 +85,7 @@ impl RegistryClient {
     pub fn new(options: RegistryOptions) -> Result<Self, RegistryError> {
         let egress = Arc::new(options.egress.clone());
         let inner = Inner {
-            transports: Transports::new(Arc::clone(&egress), options.timeouts),
+            transports: Transports::new(options.client_name, Arc::clone(&egress), options.timeouts),
             circuit_breakers: Arc::default(),
             large_bodies: FairSemaphore::new(body::LARGE_BODIES),
             authorizations: Authorizations::default(),

@@ -73,7 +73,7 @@ fn reasons() -> BTreeSet<String> {
 
 /// Flags and environment variables of a subcommand.
 fn flags(subcommand: &str) -> (BTreeSet<String>, BTreeSet<String>) {
-    let command = Arguments::command();
+    let command = Arguments::definition();
     let command = command.find_subcommand(subcommand).expect("the subcommand");
     let arguments = || command.get_arguments().filter(|argument| argument.get_id() != "help");
     let flags = arguments().flat_map(|argument| {

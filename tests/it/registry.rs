@@ -66,7 +66,7 @@ fn setup_allowing(egress: EgressPolicy, allowed_hosts: AllowedHosts) -> Setup {
     policy_operator_harness::init();
     let directory = tempfile::tempdir().unwrap();
     let seen = Arc::new(Seen::default());
-    let mut options = RegistryOptions::new(directory.path(), egress);
+    let mut options = RegistryOptions::new("policy-operator", directory.path(), egress);
     options.allowed_hosts = allowed_hosts;
     options.observer = Arc::clone(&seen) as Arc<dyn RequestObserver>;
     options.timeouts = Timeouts {

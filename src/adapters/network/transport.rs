@@ -56,12 +56,13 @@ fn weight(settings: &TransportSettings) -> u32 {
 pub(crate) struct Transports {
     /// Each with what it takes.
     clients: Cache<Digest, (Client, u32)>,
+    client_name: &'static str,
     egress: Arc<EgressPolicy>,
     timeouts: Timeouts,
 }
 
 impl Transports {
-    pub(crate) fn new(egress: Arc<EgressPolicy>, timeouts: Timeouts) -> Self {
+    pub(crate) fn new(client_name: &'static str, egress: Arc<EgressPolicy>, timeouts: Timeouts) -> Self {
         let clients = Cache::builder()
             .max_capacity(MAX_BYTES)
             .weigher(|_, (_, bytes)| *bytes)
@@ -70,6 +71,7 @@ impl Transports {
             .build();
         Self {
             clients,
+            client_name,
             egress,
             timeouts,
         }
@@ -114,7 +116,7 @@ impl Transports {
 
     fn builder(&self) -> ClientBuilder {
         Client::builder()
-            .user_agent(concat!("policy-operator/", env!("CARGO_PKG_VERSION")))
+            .user_agent(format!("{}/{}", self.client_name, env!("CARGO_PKG_VERSION")))
             .redirect(redirect::Policy::none())
             .retry(reqwest::retry::never())
             .referer(false)

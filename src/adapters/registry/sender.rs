@@ -79,6 +79,7 @@ impl RegistryRequest {
 /// The way to the network for one access.
 #[derive(Clone)]
 pub(super) struct HttpSender {
+    pub(super) client_name: &'static str,
     pub(super) http: Client,
     pub(super) egress: Arc<EgressPolicy>,
     pub(super) circuit_breakers: Arc<CircuitBreakers>,

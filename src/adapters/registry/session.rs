@@ -57,6 +57,7 @@ impl<'a> Session<'a> {
             access_key,
             action: Action::Pull,
             sender: HttpSender {
+                client_name: inner.options.client_name,
                 http: inner.transports.client(&access.transport).await?,
                 egress: inner.egress.clone(),
                 circuit_breakers: inner.circuit_breakers.clone(),
