@@ -142,7 +142,16 @@ impl<P: Ports> Pipeline<P> {
         let manifest = self.open(source, revision).await?;
         let (Source::Image(source), image) = (source, revision.image());
         let (registry, manifest) = (self.ports.registry(), Arc::unwrap_or_clone(manifest));
-        let work = acquire::acquire(registry, source, manifest, self.limits, largest, &self.blocking);
+        let (repository, access) = (&image.value().repository, source.access());
+        let work = acquire::acquire(
+            registry,
+            repository,
+            access,
+            manifest,
+            self.limits,
+            largest,
+            &self.blocking,
+        );
         // The blob may have been evicted from disk meanwhile.
         let usable = |acquired: &Acquired| acquired.bundle.value().is_available();
         self.bundles

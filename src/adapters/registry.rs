@@ -17,6 +17,7 @@
 //! The process must have installed a rustls crypto provider.
 
 mod action;
+mod allowed_hosts;
 mod blobs;
 mod body;
 mod challenge;
@@ -50,6 +51,7 @@ use crate::domain::reference::{Repository, Tag};
 use crate::pipeline::fair_semaphore::FairSemaphore;
 use crate::pipeline::ports::{ManifestName, RawManifest, Registry, RegistryError};
 
+pub use allowed_hosts::{AllowedHosts, HostPatternError};
 pub use options::RegistryOptions;
 
 /// The client. Cheap to clone: clones share connections, tokens and blobs.

@@ -13,7 +13,7 @@ use super::access::fingerprint;
 use super::cancellation::CancellationToken;
 use super::digest::Digest;
 use super::revision::{ImageRevision, Revision};
-pub use error::{TrustError, TrustPolicyError, list};
+pub use error::{TrustError, TrustPolicyError};
 pub use evidence::{Evidence, Fault, MAX_BUNDLE_BYTES, MAX_PAYLOAD_BYTES, MAX_SIGNATURE_CHARS, SIGN_PREDICATE};
 pub use key::{MAX_KEYS, MAX_PEM_BYTES, PublicKey, PublicKeyError};
 

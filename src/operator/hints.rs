@@ -7,7 +7,8 @@
 use crate::domain::artifact::ManifestError;
 use crate::domain::bundle::BundleError;
 use crate::domain::reference::ReferenceError;
-use crate::domain::trust::{PublicKeyError, TrustError, TrustPolicyError, list};
+use crate::domain::text::quoted_list;
+use crate::domain::trust::{PublicKeyError, TrustError, TrustPolicyError};
 use crate::pipeline::acquire::AcquireError;
 use crate::pipeline::ports::RegistryError;
 use crate::pipeline::resolve::ResolveError;
@@ -29,7 +30,7 @@ pub(super) fn of_verify(error: &VerifyError) -> Option<String> {
         VerifyError::Lookup(error) => of_registry(error),
         VerifyError::Untrusted(TrustError::Unsigned { authorities, .. }) => Some(format!(
             "sign it with 'cosign sign --key' and a key of {}",
-            list(authorities)
+            quoted_list(authorities)
         )),
         VerifyError::Untrusted(TrustError::Mismatch { .. }) => {
             Some("sign it with 'cosign sign --key', or correct the keys in 'spec.verify'".to_owned())

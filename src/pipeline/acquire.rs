@@ -130,14 +130,15 @@ pub(super) fn annotations_bytes(annotations: &BTreeMap<String, String>) -> usize
     bytes.sum()
 }
 
-/// Fetches the bundle that a verified manifest names, and reads it within `limits`. A bundle of more than `largest`
+/// Fetches the bundle that a verified manifest names, from the repository of its revision, and reads it within `limits`. A bundle of more than `largest`
 /// bytes, which nothing could take, is not requested.
 ///
 /// # Errors
 /// [`AcquireError`].
 pub(super) async fn acquire<R: Registry>(
     registry: &R,
-    source: &ImageSource,
+    repository: &Repository,
+    access: &RegistryAccess,
     manifest: Verified<PolicyManifest>,
     limits: Limits,
     largest: u64,
@@ -149,12 +150,10 @@ pub(super) async fn acquire<R: Registry>(
         let size = bundle.size;
         return Err(AcquireError::LimitSize { size, limit });
     }
-    let content = registry.blob(source.repository(), &bundle, source.access()).await;
+    let content = registry.blob(repository, &bundle, access).await;
     let content = content.map_err(AcquireError::Fetch)?;
     // Inflating megabytes would block every other object on this thread.
-    let read = blocking.run(&source.access().tenant, move |token| {
-        manifest.bundle(content, &limits, token)
-    });
+    let read = blocking.run(&access.tenant, move |token| manifest.bundle(content, &limits, token));
     Ok(Acquired {
         bundle: read.await?.map_err(AcquireError::ReadBundle)?,
         annotations: Arc::new(annotations),

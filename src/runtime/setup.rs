@@ -7,11 +7,9 @@ use std::sync::Arc;
 use tempfile::TempDir;
 
 use super::args::RegistryArguments;
-use crate::adapters::network::{
-    AllowedHosts, EgressPolicy, HostPatternError, NetworkError, Timeouts, check_system_certificates,
-};
+use crate::adapters::network::{EgressPolicy, NetworkError, Timeouts, check_system_certificates};
 use crate::adapters::registry::observer::RequestObserver;
-use crate::adapters::registry::{RegistryClient, RegistryOptions};
+use crate::adapters::registry::{AllowedHosts, HostPatternError, RegistryClient, RegistryOptions};
 use crate::pipeline::ports::{Ports, RegistryError};
 
 /// Why the adapters cannot be set up.

@@ -10,7 +10,6 @@ use std::fs;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use clap::CommandFactory as _;
 use policy_operator::adapters::registry::observer::{RequestKind, RequestObserver as _};
 use policy_operator::operator::args::Arguments;
 use policy_operator::operator::metrics::{Metrics, UnreadablePart, Watched};

@@ -3,9 +3,9 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use policy_operator::adapters::network::{AllowedHosts, EgressPolicy, Timeouts};
+use policy_operator::adapters::network::{EgressPolicy, Timeouts};
 use policy_operator::adapters::registry::observer::{RequestKind, RequestObserver};
-use policy_operator::adapters::registry::{RegistryClient, RegistryOptions};
+use policy_operator::adapters::registry::{AllowedHosts, RegistryClient, RegistryOptions};
 use policy_operator::domain::access::{Keyring, RegistryAccess, TransportSettings};
 use policy_operator::domain::artifact::Descriptor;
 use policy_operator::domain::bundle::Content;

@@ -33,7 +33,7 @@ pub(super) async fn get(
         return Ok(Arc::new(stored));
     }
     let mut request = session.request(RequestKind::Blob, session.endpoint.blob(digest), &format!("@{digest}"));
-    request.accept = "*/*";
+    request.accept = &["*/*"];
     let download = download(session, store, &mut request, *size).await?;
     let (unfinished, actual) = download.done().await.map_err(storage)?;
     if actual != *digest {

@@ -6,17 +6,14 @@ use reqwest::{Method, StatusCode};
 use super::observer::RequestKind;
 use super::sender::RegistryRequest;
 use super::session::Session;
-use crate::domain::artifact::MAX_MANIFEST_BYTES;
+use crate::domain::artifact::{DOCKER_INDEX, DOCKER_MANIFEST, MAX_MANIFEST_BYTES, OCI_INDEX, OCI_MANIFEST};
 use crate::domain::digest::Digest;
 use crate::domain::reference::Tag;
 use crate::pipeline::ports::{ManifestName, RawManifest, RegistryError};
 
 /// Everything a tag can lead to. A registry that finds no type of its own among these may convert the manifest, which
 /// changes its digest, or claim that there is none.
-const ACCEPT: &str = "application/vnd.oci.image.manifest.v1+json, \
-                      application/vnd.oci.image.index.v1+json, \
-                      application/vnd.docker.distribution.manifest.v2+json, \
-                      application/vnd.docker.distribution.manifest.list.v2+json";
+const ACCEPT: [&str; 4] = [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_INDEX];
 
 /// What a tag points at now. The registry claims the digest; the manifest is then fetched by it, and hashed.
 pub(super) async fn resolve(session: &Session<'_>, tag: &Tag) -> Result<Digest, RegistryError> {
@@ -67,7 +64,7 @@ fn manifest_request(session: &Session<'_>, name: &ManifestName) -> RegistryReque
         ManifestName::Digest(digest) => format!("@{digest}"),
     };
     RegistryRequest {
-        accept: ACCEPT,
+        accept: &ACCEPT,
         ..session.request(RequestKind::Manifest, session.endpoint.manifest(name), &resource)
     }
 }

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::allowed_hosts::AllowedHosts;
 use super::observer::{RequestObserver, Unobserved};
-use crate::adapters::network::{AllowedHosts, EgressPolicy, Timeouts};
+use crate::adapters::network::{EgressPolicy, Timeouts};
 
 /// The options of a [`super::RegistryClient`].
 #[derive(Debug, Clone)]

@@ -13,13 +13,12 @@ use super::observer::RequestKind;
 use super::paging::Pages;
 use super::session::{FetchedResponse, Session};
 use crate::adapters::network::redirect;
-use crate::domain::artifact::{Descriptor, MAX_MANIFEST_BYTES};
+use crate::domain::artifact::{Descriptor, MAX_MANIFEST_BYTES, OCI_INDEX};
 use crate::domain::bounded::BoundedList;
 use crate::domain::digest::Digest;
 use crate::domain::reference::Tag;
 use crate::pipeline::ports::{ManifestName, RegistryError};
 
-const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 /// Most referrers of one manifest.
 const MAX_REFERRERS: usize = 50;
 /// Most pages they may be spread over.
@@ -52,7 +51,7 @@ pub(super) async fn list(session: &Session<'_>, digest: &Digest) -> Result<Vec<D
         session.endpoint.referrers(digest),
         &format!("@{digest}"),
     );
-    request.accept = INDEX;
+    request.accept = &[OCI_INDEX];
     let mut pages = Pages::new(request.url.clone(), MAX_PAGES);
     let mut found = Vec::new();
     loop {
@@ -104,7 +103,7 @@ async fn by_tag(session: &Session<'_>, digest: &Digest) -> Result<Vec<Descriptor
 
 fn parse(media_type: &str, body: &[u8]) -> Result<Vec<Descriptor>, &'static str> {
     let index: Index = serde_json::from_slice(body).map_err(|_| "the list of referrers cannot be read")?;
-    let is_index = media_type == INDEX && index.media_type.as_deref().is_none_or(|own| own == INDEX);
+    let is_index = media_type == OCI_INDEX && index.media_type.as_deref().is_none_or(|own| own == OCI_INDEX);
     if !is_index || index.schema_version != 2 {
         return Err("the list of referrers is not an image index");
     }
@@ -132,7 +131,7 @@ mod tests {
         let text = "x".repeat(MAX_MEDIA_TYPE_BYTES + 1);
         let listed = json!({ "mediaType": text, "digest": Digest::of(b""), "size": 1, "artifactType": text });
         let index = json!({ "schemaVersion": 2, "manifests": [listed] }).to_string();
-        let found = parse(INDEX, index.as_bytes()).unwrap();
+        let found = parse(OCI_INDEX, index.as_bytes()).unwrap();
         assert_eq!((found[0].media_type.as_str(), &found[0].artifact_type), ("", &None));
     }
 }

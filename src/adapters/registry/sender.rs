@@ -28,7 +28,8 @@ pub(super) struct RegistryRequest {
     pub(super) resource: String,
     pub(super) method: Method,
     pub(super) url: Url,
-    pub(super) accept: &'static str,
+    /// The media types of an acceptable response.
+    pub(super) accept: &'static [&'static str],
     /// Request the bytes from this one on.
     pub(super) from: u64,
     /// A form to post.
@@ -197,7 +198,7 @@ impl HttpSender {
 
     fn build(&self, request: &RegistryRequest, url: &Url, authorization: Option<&HeaderValue>) -> RequestBuilder {
         let mut builder = self.http.request(request.method.clone(), url.clone());
-        builder = builder.header(ACCEPT, request.accept);
+        builder = builder.header(ACCEPT, request.accept.join(", "));
         if let Some(authorization) = authorization {
             builder = builder.header(AUTHORIZATION, authorization);
         }

@@ -81,7 +81,7 @@ impl<'a> Session<'a> {
             resource: format!("{}{resource}", self.endpoint.path()),
             method: Method::GET,
             url,
-            accept: "application/json",
+            accept: &["application/json"],
             from: 0,
             form: None,
             follows: is_content,

@@ -160,7 +160,7 @@ fn token_request(
         resource: format!("a token for {scope}"),
         method: Method::GET,
         url: realm.url.clone(),
-        accept: "application/json",
+        accept: &["application/json"],
         from: 0,
         form: None,
         follows: false,

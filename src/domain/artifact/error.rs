@@ -70,14 +70,11 @@ pub enum ManifestError {
         found: usize,
     },
     /// An image of another kind.
-    #[error(
-        "this is {kind} (layers: {}); a policy image has a layer '{BUNDLE_LAYER}' with an OPA bundle",
-        if layers.is_empty() { "none" } else { layers }
-    )]
+    #[error("this is {kind} (layers: {layers}); a policy image has a layer '{BUNDLE_LAYER}' with an OPA bundle")]
     NotAPolicyImage {
         /// What it seems to be.
         kind: &'static str,
-        /// The media types of its layers.
+        /// The media types of its layers, or "none".
         layers: String,
     },
 }

@@ -4,13 +4,14 @@ use std::io::{BufRead as _, BufReader, Read};
 
 use flate2::bufread::GzDecoder;
 
-use super::error::{BundleError, shown};
+use super::error::BundleError;
 use super::header::{self, Attributes, BLOCK, Header, Kind};
 use super::manifest::MANIFEST;
 use super::paths::{self, Paths};
 use super::stream::{Expanded, HashingReader};
 use super::{BundleFacts, Limits};
 use crate::domain::digest::Digest;
+use crate::domain::text::excerpt;
 
 /// Largest extended header that is read, in bytes.
 const MAX_EXTENSION_BYTES: u64 = 64 << 10;
@@ -126,7 +127,7 @@ impl<R: Read> Walker<R> {
         }
         let name = attributes.path.as_deref().unwrap_or(&header.name);
         if let Kind::Other(kind) = header.kind {
-            let path = shown(&String::from_utf8_lossy(name));
+            let path = excerpt(&String::from_utf8_lossy(name));
             return Err(BundleError::EntryKind { path, kind });
         }
         let directory = header.kind == Kind::Directory;

@@ -164,8 +164,3 @@ pub(super) fn check(actual: Digest, size: u64, expected: &Digest, declared: u64)
     }
     Ok(())
 }
-
-/// A foreign text, cut so that it cannot fill a message and escaped so that it cannot move the cursor.
-pub(super) fn shown(text: &str) -> String {
-    text.chars().take(100).flat_map(char::escape_debug).collect()
-}
