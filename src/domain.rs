@@ -14,4 +14,5 @@ pub mod reference;
 pub mod revision;
 pub mod source;
 mod strict_json;
+pub mod text;
 pub mod trust;

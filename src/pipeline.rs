@@ -152,8 +152,12 @@ impl<P: Ports> Pipeline<P> {
         let (Source::Image(source), image) = (source, revision.image());
         let work = || {
             let (ports, blocking, limits) = (Arc::clone(&self.ports), self.blocking.clone(), self.limits);
-            let (source, manifest) = (source.clone(), Arc::unwrap_or_clone(manifest));
-            async move { acquire::acquire(ports.registry(), &source, manifest, limits, largest, &blocking).await }
+            let (source, repository) = (source.clone(), image.value().repository.clone());
+            let manifest = Arc::unwrap_or_clone(manifest);
+            async move {
+                let (registry, access) = (ports.registry(), source.access());
+                acquire::acquire(registry, &repository, access, manifest, limits, largest, &blocking).await
+            }
         };
         // The blob may have been evicted from disk meanwhile.
         let usable = |acquired: &Acquired| acquired.bundle.value().is_available();

@@ -6,7 +6,6 @@
 pub(crate) mod circuit_breaker;
 pub mod egress;
 pub mod error;
-pub mod host_pattern;
 pub(crate) mod redirect;
 mod resolver;
 pub(crate) mod retry;
@@ -14,5 +13,4 @@ pub(crate) mod transport;
 
 pub use egress::EgressPolicy;
 pub use error::NetworkError;
-pub use host_pattern::{AllowedHosts, HostPatternError};
 pub use transport::{Timeouts, check_system_certificates};

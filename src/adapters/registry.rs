@@ -17,11 +17,12 @@
 //! The process must have installed a rustls crypto provider.
 
 mod action;
+mod allowed_hosts;
 mod blobs;
 mod body;
 mod challenge;
+mod convert;
 mod endpoint;
-mod failure;
 mod manifests;
 pub mod observer;
 mod options;
@@ -50,6 +51,7 @@ use crate::domain::reference::{Repository, Tag};
 use crate::pipeline::fair_semaphore::FairSemaphore;
 use crate::pipeline::ports::{ManifestName, RawManifest, Registry, RegistryError};
 
+pub use allowed_hosts::{AllowedHosts, HostPatternError};
 pub use options::RegistryOptions;
 
 /// The client. Cheap to clone: clones share connections, tokens and blobs.
@@ -85,11 +87,11 @@ impl RegistryClient {
     pub fn new(options: RegistryOptions) -> Result<Self, RegistryError> {
         let egress = Arc::new(options.egress.clone());
         let inner = Inner {
-            transports: Transports::new(Arc::clone(&egress), options.timeouts),
+            transports: Transports::new(options.client_name, Arc::clone(&egress), options.timeouts),
             circuit_breakers: Arc::default(),
             large_bodies: FairSemaphore::new(body::LARGE_BODIES),
             authorizations: Authorizations::default(),
-            store: BlobStore::open(&options.cache_directory, options.cache_bytes).map_err(failure::storage)?,
+            store: BlobStore::open(&options.cache_directory, options.cache_bytes).map_err(convert::storage)?,
             egress,
             options,
         };

@@ -67,21 +67,21 @@ pub struct PolicyManifest {
 
 /// What a verified digest turned out to name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Opened {
+pub enum ImageOrIndex {
     /// A policy image.
     Image(Verified<PolicyManifest>),
-    /// An index, whose one child has to be fetched and opened next.
-    Index(Verified<Child>),
+    /// An index, whose one manifest of a policy image has to be fetched and opened next.
+    Index(Verified<IndexedManifest>),
 }
 
 /// The one manifest of an index that can be a policy image. It is no [`ImageRevision`], so it cannot be opened as an index
 /// again: an index of indexes ends here.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Child {
+pub struct IndexedManifest {
     descriptor: Descriptor,
 }
 
-impl Child {
+impl IndexedManifest {
     /// What to fetch, from the repository of the revision.
     #[must_use]
     pub fn descriptor(&self) -> &Descriptor {
@@ -95,22 +95,22 @@ impl Verified<ImageRevision> {
     ///
     /// # Errors
     /// [`ManifestError`], also where `bytes` do not hash to the verified digest.
-    pub fn open(&self, media_type: &str, bytes: &[u8]) -> Result<Opened, ManifestError> {
+    pub fn open(&self, media_type: &str, bytes: &[u8]) -> Result<ImageOrIndex, ManifestError> {
         match wire::read(&self.value().digest, media_type, bytes)? {
-            wire::Document::Image(image) => Ok(Opened::Image(self.bind(select::bundle(*image)?))),
+            wire::Document::Image(image) => Ok(ImageOrIndex::Image(self.carry_over(select::bundle(*image)?))),
             wire::Document::Index(index) => {
-                let descriptor = select::child(index)?;
-                Ok(Opened::Index(self.bind(Child { descriptor })))
+                let descriptor = select::indexed_manifest(index)?;
+                Ok(ImageOrIndex::Index(self.carry_over(IndexedManifest { descriptor })))
             }
         }
     }
 }
 
-impl Verified<Child> {
+impl Verified<IndexedManifest> {
     /// Reads the manifest that the verified index names.
     ///
     /// # Errors
-    /// [`ManifestError`], also where `bytes` do not hash to the child's digest, or are an index again.
+    /// [`ManifestError`], also where `bytes` do not hash to the digest in the index, or are an index again.
     pub fn open(&self, media_type: &str, bytes: &[u8]) -> Result<Verified<PolicyManifest>, ManifestError> {
         let descriptor = &self.value().descriptor;
         if bytes.len() as u64 != descriptor.size {
@@ -120,7 +120,7 @@ impl Verified<Child> {
             });
         }
         match wire::read(&descriptor.digest, media_type, bytes)? {
-            wire::Document::Image(image) => Ok(self.bind(select::bundle(*image)?)),
+            wire::Document::Image(image) => Ok(self.carry_over(select::bundle(*image)?)),
             wire::Document::Index(_) => Err(ManifestError::NestedIndex),
         }
     }

@@ -23,7 +23,7 @@ use super::cancellation::CancellationToken;
 use super::digest::{Digest, Hasher};
 use super::trust::Verified;
 pub use error::BundleError;
-use stream::Source;
+use stream::HashingReader;
 
 /// Bytes that are kept somewhere and can be read more than once.
 pub trait Content: std::fmt::Debug + Send + Sync {
@@ -136,7 +136,7 @@ impl Verified<PolicyManifest> {
             return Err(BundleError::limit("compressed bytes", limits.compressed_bytes));
         }
         let reader = content.open().map_err(|error| BundleError::read(&error))?;
-        let mut source = Source::new(reader, layer.size, token);
+        let mut source = HashingReader::new(reader, layer.size, token);
         let read = archive::read(&mut source, layer.size, limits);
         // What the bytes are comes before what is wrong with them: damaged on the way, they may be fetched again.
         source.finish(&layer.digest).inspect_err(|error| {
@@ -145,7 +145,7 @@ impl Verified<PolicyManifest> {
             }
         })?;
         let facts = read?.into_facts(layer.digest, layer.size)?;
-        Ok(self.bind(Bundle {
+        Ok(self.carry_over(Bundle {
             facts: Arc::new(facts),
             content,
         }))

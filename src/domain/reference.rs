@@ -97,7 +97,7 @@ pub struct ImageReference {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReferenceError {
     /// The text has a URL scheme.
-    #[error("image '{0}' starts with a scheme; write it as 'host/repository:tag'")]
+    #[error("image '{0}' starts with a scheme")]
     Scheme(String),
     /// The text does not follow the grammar.
     #[error("image '{image}' is not '[host/]repository[:tag][@sha256:digest]': {cause}")]

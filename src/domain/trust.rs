@@ -13,7 +13,7 @@ use super::access::fingerprint;
 use super::cancellation::CancellationToken;
 use super::digest::Digest;
 use super::revision::{ImageRevision, Revision};
-pub use error::{TrustError, TrustPolicyError, list};
+pub use error::{TrustError, TrustPolicyError};
 pub use evidence::{Evidence, Fault, MAX_BUNDLE_BYTES, MAX_PAYLOAD_BYTES, MAX_SIGNATURE_CHARS, SIGN_PREDICATE};
 pub use key::{MAX_KEYS, MAX_PEM_BYTES, PublicKey, PublicKeyError};
 
@@ -72,7 +72,7 @@ impl<T> Verified<T> {
     }
 
     /// Carries the verification over to a value that the caller has bound to this one by digest.
-    pub(in crate::domain) fn bind<U>(&self, value: U) -> Verified<U> {
+    pub(in crate::domain) fn carry_over<U>(&self, value: U) -> Verified<U> {
         Verified {
             value,
             verification: Arc::clone(&self.verification),
@@ -82,7 +82,7 @@ impl<T> Verified<T> {
 
 impl From<Verified<ImageRevision>> for Verified<Revision> {
     fn from(verified: Verified<ImageRevision>) -> Self {
-        verified.bind(Revision::Image(verified.value().clone()))
+        verified.carry_over(Revision::Image(verified.value().clone()))
     }
 }
 
@@ -91,7 +91,7 @@ impl Verified<Revision> {
     #[must_use]
     pub fn image(&self) -> Verified<ImageRevision> {
         match self.value() {
-            Revision::Image(image) => self.bind(image.clone()),
+            Revision::Image(image) => self.carry_over(image.clone()),
         }
     }
 }

@@ -3,19 +3,37 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::{ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use super::reconcile::validate::parse_max_timeout;
-use crate::runtime::args::{LogArguments, RegistryArguments};
+use crate::runtime::args::{LogArguments, RegistryArguments, with_environment};
 use crate::runtime::listen::ListenAddress;
+
+/// The program's name, as users, registries and temporary directories see it.
+pub(super) const PROGRAM: &str = "policy-operator";
 
 /// Runs Open Policy Agent policies on Kubernetes.
 #[derive(Parser, Debug)]
-#[command(name = "policy-operator", version, max_term_width = 120)]
+#[command(name = PROGRAM, version, max_term_width = 120)]
 pub struct Arguments {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Arguments {
+    /// The definition of the command line.
+    #[must_use]
+    pub fn definition() -> clap::Command {
+        Self::command().mut_subcommands(|subcommand| with_environment(subcommand, "POLICY_OPERATOR"))
+    }
+
+    /// Reads the command line. Ends the program if it is wrong, or asks for help.
+    #[must_use]
+    pub(super) fn read() -> Self {
+        let matches = Self::definition().get_matches();
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
 }
 
 /// What to do.
@@ -128,16 +146,15 @@ pub struct RenderArguments {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
 
     #[test]
     fn the_command_line_is_consistent() {
-        Arguments::command().debug_assert();
+        Arguments::definition().debug_assert();
     }
 
     #[test]
     fn every_flag_of_run_has_an_environment_variable() {
-        let command = Arguments::command();
+        let command = Arguments::definition();
         let run = command.find_subcommand("run").unwrap();
         for argument in run.get_arguments().filter(|argument| argument.get_id() != "help") {
             let long = argument.get_long().unwrap();

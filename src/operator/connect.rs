@@ -2,7 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "the environment says where the API server is")]
 
-use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -44,11 +44,16 @@ pub enum ConnectError {
     /// Neither a service account nor a kubeconfig.
     #[error("no cluster: run in a pod, set KUBECONFIG, or give '--kubeconfig'")]
     Infer(#[source] Box<kube::config::InferConfigError>),
+    /// The API server's URL is only a path.
+    #[error("the URL of the API server names no host; check the kubeconfig")]
+    MissingHost,
     /// The API server's name has no address now.
     #[error("the API server's host '{host}' does not resolve; check the kubeconfig and the cluster's DNS")]
     Resolve {
         /// The host.
         host: String,
+        /// What the resolver reported.
+        source: std::io::Error,
     },
     /// TLS or proxy settings.
     #[error("the client for the API server cannot be made")]
@@ -116,19 +121,23 @@ fn build(config: Config) -> kube::Result<Client> {
 /// The API server's own addresses, which no registry may lead to.
 ///
 /// # Errors
-/// [`ConnectError::Resolve`]: without them registries could lead there unnoticed, so the program must not start.
+/// [`ConnectError`]: without them registries could lead there unnoticed, so the program must not start.
 pub(super) async fn addresses(config: &Config) -> Result<Vec<SocketAddr>, ConnectError> {
-    let host = config.cluster_url.host().unwrap_or_default();
-    let host = host.trim_matches(['[', ']']).to_owned();
+    let host = config.cluster_url.host().ok_or(ConnectError::MissingHost)?;
+    let host = host.trim_matches(['[', ']']);
     let port = config.cluster_url.port_u16().unwrap_or(443);
-    let unresolved = ConnectError::Resolve { host: host.clone() };
-    let resolved = tokio::task::spawn_blocking(move || (host, port).to_socket_addrs().map(Vec::from_iter)).await;
-    let addresses = resolved.ok().and_then(Result::ok).unwrap_or_default();
+    let unresolved = |source| ConnectError::Resolve {
+        host: host.to_owned(),
+        source,
+    };
+    let addresses: Vec<_> = tokio::net::lookup_host((host, port))
+        .await
+        .map_err(unresolved)?
+        .collect();
     if addresses.is_empty() {
-        Err(unresolved)
-    } else {
-        Ok(addresses)
+        return Err(unresolved(std::io::ErrorKind::NotFound.into()));
     }
+    Ok(addresses)
 }
 
 /// Whether the process is outside of a pod, so that its configuration's namespace is a user's and not its own.

@@ -114,7 +114,7 @@ impl LeaderElection {
         // A leader knows what it wrote last and does not read it again. After any failure it reads.
         let lease = match view.take_own() {
             Some(own) => Some(own),
-            None => self.bounded(self.api.get_opt(&self.name)).await?,
+            None => self.with_timeout(self.api.get_opt(&self.name)).await?,
         };
         let sent = Instant::now();
         let parameters = PostParams::default();
@@ -123,18 +123,19 @@ impl LeaderElection {
             Decision::Create => {
                 let lease = held_by(&self.identity, Lease::default(), self.timing.lease, Timestamp::now());
                 let lease = lease::named(lease, &self.name);
-                self.bounded(self.api.create(&parameters, &lease)).await?
+                self.with_timeout(self.api.create(&parameters, &lease)).await?
             }
             Decision::Hold { lease } => {
                 let lease = held_by(&self.identity, *lease, self.timing.lease, Timestamp::now());
-                self.bounded(self.api.replace(&self.name, &parameters, &lease)).await?
+                self.with_timeout(self.api.replace(&self.name, &parameters, &lease))
+                    .await?
             }
         };
         view.keep_own(written);
         Ok(Attempt::Held { sent })
     }
 
-    async fn bounded<T>(&self, request: impl Future<Output = kube::Result<T>>) -> Result<T, RequestError> {
+    async fn with_timeout<T>(&self, request: impl Future<Output = kube::Result<T>>) -> Result<T, RequestError> {
         let limit = self.timing.request_timeout();
         timeout(limit, request)
             .await
@@ -144,14 +145,14 @@ impl LeaderElection {
 
     /// Gives the Lease up, if it is ours.
     async fn vacate(&self) -> Result<(), RequestError> {
-        let Some(lease) = self.bounded(self.api.get_opt(&self.name)).await? else {
+        let Some(lease) = self.with_timeout(self.api.get_opt(&self.name)).await? else {
             return Ok(());
         };
         if lease::holder(&lease) != Some(self.identity.as_str()) {
             return Ok(());
         }
         let lease = released(lease, Timestamp::now());
-        self.bounded(self.api.replace(&self.name, &PostParams::default(), &lease))
+        self.with_timeout(self.api.replace(&self.name, &PostParams::default(), &lease))
             .await?;
         Ok(())
     }

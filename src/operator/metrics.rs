@@ -14,7 +14,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::{Registry as MetricsRegistry, Unit};
 
 use crate::adapters::registry::observer::{RequestKind, RequestObserver};
 use crate::pipeline::reason::{Disposition, Reason};
@@ -82,7 +82,7 @@ const fn code_label(status: Option<u16>) -> &'static str {
 
 /// The metrics of one process. Shared by reference counting; every method is cheap and never waits for a scrape.
 pub struct Metrics {
-    registry: Registry,
+    registry: MetricsRegistry,
     reconciles: Family<Labels<1>, Counter>,
     durations: Family<Labels<1>, Histogram, fn() -> Histogram>,
     in_flight: Gauge,
@@ -114,7 +114,7 @@ impl Metrics {
     #[must_use]
     pub fn new() -> Self {
         let mut metrics = Self {
-            registry: Registry::default(),
+            registry: MetricsRegistry::default(),
             reconciles: Family::default(),
             durations: Family::new_with_constructor(|| Histogram::new(DURATION_BUCKETS)),
             in_flight: Gauge::default(),

@@ -4,12 +4,10 @@ use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::Parser as _;
-
 use super::api::crd;
-use super::args::{Arguments, Command, RenderArguments};
+use super::args::{Arguments, Command, PROGRAM, RenderArguments};
 use super::reconcile::validate::OperatorOptions;
-use super::render::manifests::Manifests;
+use super::render::manifests::KubernetesManifests;
 use super::render::render;
 use super::run;
 use crate::adapters::registry::observer::Unobserved;
@@ -24,12 +22,17 @@ use crate::runtime::telemetry::{self, Flush};
 /// Exit status where files or flags are wrong; clap uses the same.
 const USAGE: u8 = 2;
 
+/// Modules of dependencies that log what they receive: the client of the API server writes the body of a response that
+/// it cannot decode, which may be a Secret, at level WARN, and the watcher above it writes the decoder's complaint,
+/// which quotes the body. Their callers log what went wrong.
+const SUPPRESSED: [&str; 2] = ["kube_client::client", "kube_runtime::watcher"];
+
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Runs the program.
 #[must_use]
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = Arguments::read();
     // There is one provider of cryptography in the whole tree; an error here means that it is already installed.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let ended = match arguments.command {
@@ -52,7 +55,11 @@ pub fn main() -> ExitCode {
 }
 
 fn with_log(arguments: &LogArguments) -> Result<Flush, Failure> {
-    Ok(telemetry::start(arguments.log_format, &arguments.log_level)?)
+    Ok(telemetry::start(
+        arguments.log_format,
+        &arguments.log_level,
+        &SUPPRESSED,
+    )?)
 }
 
 fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
@@ -69,8 +76,8 @@ fn print_crd() -> Result<ExitCode, Failure> {
 }
 
 async fn print_rendered(arguments: &RenderArguments) -> Result<ExitCode, Failure> {
-    let manifests = Manifests::read(&arguments.files, &arguments.namespace)?;
-    let adapters = setup::adapters(&arguments.registry, &[], Arc::new(Unobserved))?;
+    let manifests = KubernetesManifests::read(&arguments.files, &arguments.namespace)?;
+    let adapters = setup::adapters(PROGRAM, &arguments.registry, &[], Arc::new(Unobserved))?;
     let pipeline = Pipeline::new(adapters, Limits::default(), &(Arc::new(()) as Arc<dyn CacheObserver>));
     let options = OperatorOptions {
         require_verification: arguments.require_verification,

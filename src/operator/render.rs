@@ -18,7 +18,7 @@ use crate::pipeline::Pipeline;
 use crate::pipeline::ports::Ports;
 use crate::pipeline::reason::{Classify as _, Disposition, Reason};
 use crate::pipeline::single_flight::Freshness;
-use manifests::Manifests;
+use manifests::KubernetesManifests;
 
 /// The result over all objects; the worst counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -76,7 +76,7 @@ pub enum RenderError {
 /// # Errors
 /// [`RenderError`] where writing fails. A policy that is refused is a [`Verdict`], not an error.
 pub async fn render<P: Ports>(
-    manifests: &Manifests,
+    manifests: &KubernetesManifests,
     pipeline: &Pipeline<P>,
     options: OperatorOptions,
     with_status: bool,
@@ -108,7 +108,7 @@ pub async fn render<P: Ports>(
 
 async fn with_deadline<P: Ports>(
     object: &PolicyImage,
-    manifests: &Manifests,
+    manifests: &KubernetesManifests,
     pipeline: &Pipeline<P>,
     options: OperatorOptions,
 ) -> Result<(Success, Vec<Value>), Failure> {
@@ -120,7 +120,7 @@ async fn with_deadline<P: Ports>(
 
 async fn render_one<P: Ports>(
     object: &PolicyImage,
-    manifests: &Manifests,
+    manifests: &KubernetesManifests,
     pipeline: &Pipeline<P>,
     options: OperatorOptions,
 ) -> Result<(Success, Vec<Value>), Failure> {

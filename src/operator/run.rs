@@ -9,7 +9,7 @@ use kube::runtime::reflector::Store;
 use kube::{Client, Config};
 
 use super::api::condition::READY;
-use super::args::RunArguments;
+use super::args::{PROGRAM, RunArguments};
 use super::connect::{self, ConnectError};
 use super::controller::context::Context;
 use super::controller::state::StateCache;
@@ -77,7 +77,7 @@ pub async fn run(arguments: RunArguments) -> Result<(), RunError> {
     let client = connect::client(config.clone())?;
     let metrics = Arc::new(Metrics::new());
     let observer: Arc<dyn RequestObserver> = metrics.clone();
-    let adapters = setup::adapters(&arguments.registry, &api_server, observer)?;
+    let adapters = setup::adapters(PROGRAM, &arguments.registry, &api_server, observer)?;
     let watches = WatchHealth::default();
     let readiness = Readiness::waiting_for("the PolicyImages have not been listed yet").unless(reason_of(&watches));
     let stop = Shutdown::on_signal()?;

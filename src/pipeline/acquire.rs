@@ -7,7 +7,7 @@ use super::blocking::{BlockingWork, Interrupted};
 use super::ports::{ManifestName, RawManifest, Registry, RegistryError};
 use super::reason::{Classify, Disposition, Reason};
 use crate::domain::access::RegistryAccess;
-use crate::domain::artifact::{ManifestError, Opened, PolicyManifest};
+use crate::domain::artifact::{ImageOrIndex, ManifestError, PolicyManifest};
 use crate::domain::bundle::{Bundle, BundleError, BundleFacts, Limits};
 use crate::domain::digest::Digest;
 use crate::domain::reference::Repository;
@@ -113,10 +113,10 @@ pub(super) async fn open<R: Registry>(
         revision.open(&raw.media_type, &raw.bytes)
     };
     match opened.map_err(AcquireError::OpenManifest)? {
-        Opened::Image(manifest) => Ok(manifest),
-        Opened::Index(child) => {
-            let raw = fetch(registry, repository, child.value().descriptor().digest, access).await?;
-            child
+        ImageOrIndex::Image(manifest) => Ok(manifest),
+        ImageOrIndex::Index(indexed) => {
+            let raw = fetch(registry, repository, indexed.value().descriptor().digest, access).await?;
+            indexed
                 .open(&raw.media_type, &raw.bytes)
                 .map_err(AcquireError::OpenManifest)
         }
@@ -130,14 +130,15 @@ pub(super) fn annotations_bytes(annotations: &BTreeMap<String, String>) -> usize
     bytes.sum()
 }
 
-/// Fetches the bundle that a verified manifest names, and reads it within `limits`. A bundle of more than `largest`
+/// Fetches the bundle that a verified manifest names, from the repository of its revision, and reads it within `limits`. A bundle of more than `largest`
 /// bytes, which nothing could take, is not requested.
 ///
 /// # Errors
 /// [`AcquireError`].
 pub(super) async fn acquire<R: Registry>(
     registry: &R,
-    source: &ImageSource,
+    repository: &Repository,
+    access: &RegistryAccess,
     manifest: Verified<PolicyManifest>,
     limits: Limits,
     largest: u64,
@@ -149,12 +150,10 @@ pub(super) async fn acquire<R: Registry>(
         let size = bundle.size;
         return Err(AcquireError::LimitSize { size, limit });
     }
-    let content = registry.blob(source.repository(), &bundle, source.access()).await;
+    let content = registry.blob(repository, &bundle, access).await;
     let content = content.map_err(AcquireError::Fetch)?;
     // Inflating megabytes would block every other object on this thread.
-    let read = blocking.run(&source.access().tenant, move |token| {
-        manifest.bundle(content, &limits, token)
-    });
+    let read = blocking.run(&access.tenant, move |token| manifest.bundle(content, &limits, token));
     Ok(Acquired {
         bundle: read.await?.map_err(AcquireError::ReadBundle)?,
         annotations: Arc::new(annotations),

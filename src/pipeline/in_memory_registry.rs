@@ -124,12 +124,12 @@ impl InMemoryRegistry {
         change(state.repositories.entry(repository.clone()).or_default());
     }
 
-    /// Counts the call, fails if told to, and otherwise answers from what is stored.
-    fn answer<T>(
+    /// Counts the call, fails if told to, and otherwise responds with what is stored.
+    fn respond<T>(
         &self,
         method: Method,
         repository: &Repository,
-        what: &dyn std::fmt::Display,
+        resource: &dyn std::fmt::Display,
         find: impl FnOnce(&Stored) -> Option<T>,
     ) -> Result<T, RegistryError> {
         let mut state = self.lock();
@@ -140,7 +140,7 @@ impl InMemoryRegistry {
         let found = state.repositories.get(repository).and_then(find);
         found.ok_or_else(|| RegistryError::NotFound {
             host: repository.host().to_owned(),
-            what: format!("{}:{what}", repository.path()),
+            resource: format!("{}:{resource}", repository.path()),
         })
     }
 }
@@ -155,7 +155,7 @@ impl Ports for InMemoryRegistry {
 
 impl Registry for InMemoryRegistry {
     async fn resolve(&self, repository: &Repository, tag: &Tag, _: &RegistryAccess) -> Result<Digest, RegistryError> {
-        self.answer(Method::Resolve, repository, tag, |stored| stored.tags.get(tag).copied())
+        self.respond(Method::Resolve, repository, tag, |stored| stored.tags.get(tag).copied())
     }
 
     async fn manifest(
@@ -164,7 +164,7 @@ impl Registry for InMemoryRegistry {
         name: &ManifestName,
         _: &RegistryAccess,
     ) -> Result<RawManifest, RegistryError> {
-        self.answer(Method::Manifest, repository, name, |stored| {
+        self.respond(Method::Manifest, repository, name, |stored| {
             let digest = match name {
                 ManifestName::Tag(tag) => stored.tags.get(tag)?,
                 ManifestName::Digest(digest) => digest,
@@ -180,7 +180,7 @@ impl Registry for InMemoryRegistry {
         visit: &mut (dyn FnMut(Tag) + Send),
     ) -> Result<usize, RegistryError> {
         let all = |stored: &Stored| Some(stored.tags.keys().cloned().collect::<Vec<_>>());
-        let tags = self.answer(Method::Tags, repository, &"tags", all)?;
+        let tags = self.respond(Method::Tags, repository, &"tags", all)?;
         let count = tags.len();
         tags.into_iter().for_each(visit);
         Ok(count)
@@ -192,7 +192,7 @@ impl Registry for InMemoryRegistry {
         digest: &Digest,
         _: &RegistryAccess,
     ) -> Result<Vec<Descriptor>, RegistryError> {
-        self.answer(Method::Referrers, repository, digest, |stored| {
+        self.respond(Method::Referrers, repository, digest, |stored| {
             Some(stored.referrers.get(digest).cloned().unwrap_or_default())
         })
     }
@@ -204,7 +204,7 @@ impl Registry for InMemoryRegistry {
         _: &RegistryAccess,
     ) -> Result<Arc<dyn Content>, RegistryError> {
         let digest = &descriptor.digest;
-        self.answer(Method::Blob, repository, digest, |stored| {
+        self.respond(Method::Blob, repository, digest, |stored| {
             stored.blobs.get(digest).cloned()
         })
     }

@@ -103,12 +103,12 @@ pub trait Registry: Send + Sync + 'static {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RegistryError {
     /// 404 for a tag, digest or repository.
-    #[error("'{what}' does not exist in registry '{host}'")]
+    #[error("'{resource}' does not exist in registry '{host}'")]
     NotFound {
         /// The registry's host.
         host: String,
-        /// What was asked for.
-        what: String,
+        /// What was requested.
+        resource: String,
     },
     /// 401 after all credentials were tried.
     #[error("registry '{host}' did not accept {credentials} for '{repository}'")]
@@ -131,7 +131,7 @@ pub enum RegistryError {
         credentials: &'static str,
     },
     /// 429, or 503 with `Retry-After`, after our own retries.
-    #[error("registry '{host}' limits the rate of requests; retried in {} s", wait.as_secs())]
+    #[error("registry '{host}' limits the rate of requests and asks to wait {} s", wait.as_secs())]
     RateLimited {
         /// The registry's host.
         host: String,
@@ -139,12 +139,12 @@ pub enum RegistryError {
         wait: Duration,
     },
     /// 5xx, after our own retries.
-    #[error("registry '{host}' answered {status} for '{what}'")]
+    #[error("registry '{host}' answered {status} for '{resource}'")]
     Unavailable {
         /// The registry's host.
         host: String,
-        /// What was asked for.
-        what: String,
+        /// What was requested.
+        resource: String,
         /// The HTTP status.
         status: u16,
     },
@@ -177,34 +177,34 @@ pub enum RegistryError {
         host: String,
     },
     /// The bytes do not hash to the requested digest.
-    #[error("'{what}' from registry '{host}' has digest {actual}, not {expected}; nothing of it was used")]
+    #[error("'{resource}' from registry '{host}' has digest {actual}, not {expected}; nothing of it was used")]
     DigestMismatch {
         /// The registry's host.
         host: String,
-        /// What was asked for.
-        what: String,
+        /// What was requested.
+        resource: String,
         /// The requested digest.
         expected: Digest,
         /// The digest of what was received.
         actual: Digest,
     },
     /// Larger than the limit, by declaration or in fact.
-    #[error("'{what}' from registry '{host}' is larger than the limit of {limit} bytes")]
+    #[error("'{resource}' from registry '{host}' is larger than the limit of {limit} bytes")]
     TooLarge {
         /// The registry's host.
         host: String,
-        /// What was asked for.
-        what: String,
+        /// What was requested.
+        resource: String,
         /// The limit.
         limit: u64,
     },
     /// An answer that breaks the protocol: no digest, a redirect that may not be followed, unreadable JSON.
-    #[error("registry '{host}' answered '{what}' in a way that breaks the protocol: {cause}")]
+    #[error("registry '{host}' answered '{resource}' in a way that breaks the protocol: {cause}")]
     Protocol {
         /// The registry's host.
         host: String,
-        /// What was asked for.
-        what: String,
+        /// What was requested.
+        resource: String,
         /// What is wrong.
         cause: String,
     },

@@ -4,9 +4,9 @@
 //! them: among the referrers of the digest (Sigstore bundles, the default since cosign 3) and under the tag
 //! `sha256-<hex>.sig` (before that).
 
-mod piece;
+mod signature;
 
-use self::piece::{BUNDLE_LAYER, Listed, PAYLOAD_LAYER, Piece};
+use self::signature::{FetchedSignature, PAYLOAD_LAYER, SIGSTORE_BUNDLE_LAYER, SignatureLayer};
 use super::blocking::{BlockingWork, Interrupted};
 use super::ports::{ManifestName, RawManifest, Registry, RegistryError};
 use super::reason::{Classify, Disposition, Reason};
@@ -16,30 +16,30 @@ use crate::domain::digest::Digest;
 use crate::domain::reference::Tag;
 use crate::domain::revision::ImageRevision;
 use crate::domain::source::ImageSource;
-use crate::domain::trust::{TrustError, TrustPolicy, Verified};
+use crate::domain::trust::{Fault, TrustError, TrustPolicy, Verified};
 
-/// Most pieces of evidence that are fetched in one stage.
-pub const MAX_EVIDENCE: usize = 50;
-/// Most bytes of evidence that are fetched in one stage.
-pub const MAX_EVIDENCE_BYTES: u64 = 8 << 20;
+/// Most signatures that are fetched in one stage.
+const MAX_SIGNATURES: usize = 50;
+/// Most bytes of signatures that are fetched in one stage.
+const MAX_SIGNATURE_BYTES: u64 = 8 << 20;
 
 /// Where signatures are looked for, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Stage {
+enum Stage {
     /// Sigstore bundles that refer to the digest.
-    Bundles,
+    SigstoreBundles,
     /// The image under the tag `sha256-<hex>.sig`.
     Legacy,
 }
 
 /// What a stage found.
 #[derive(Debug, Clone, Default)]
-pub struct Gathered {
-    /// The evidence, in the registry's order.
-    pub pieces: Vec<Piece>,
-    /// Why something that is listed could not be had. Then `pieces` can still prove the revision, but nothing can be
-    /// concluded from what it lacks.
-    pub missing: Option<RegistryError>,
+struct FetchedSignatures {
+    /// The signatures, in the registry's order.
+    signatures: Vec<FetchedSignature>,
+    /// Why something that is listed could not be fetched. Then `signatures` can still verify the revision, but nothing
+    /// can be concluded from what they lack.
+    missing: Option<RegistryError>,
 }
 
 /// Why a revision is not verified.
@@ -72,45 +72,44 @@ pub async fn verify<R: Registry>(
     if *policy == TrustPolicy::NotConfigured {
         return Ok(verdict?);
     }
-    let mut pieces = Vec::new();
-    for stage in [Stage::Bundles, Stage::Legacy] {
-        let gathered = gather(registry, stage, source, revision).await?;
-        pieces.extend(gathered.pieces);
-        let decision = decide(blocking, &source.access().tenant, policy, revision, pieces).await?;
-        (verdict, pieces) = (decision.verdict, decision.pieces);
+    let mut signatures = Vec::new();
+    for stage in [Stage::SigstoreBundles, Stage::Legacy] {
+        let fetched = fetch(registry, stage, source, revision).await?;
+        signatures.extend(fetched.signatures);
+        let decision = decide(blocking, &source.access().tenant, policy, revision, signatures).await?;
+        (verdict, signatures) = (decision.verdict, decision.signatures);
         if verdict.is_ok() {
             break;
         }
-        if let Some(error) = gathered.missing.or(decision.unreadable) {
+        if let Some(error) = fetched.missing.or(decision.unreadable) {
             return Err(error.into());
         }
     }
     Ok(verdict?)
 }
 
-/// What the evidence so far comes to.
+/// What the signatures so far come to.
 struct Decision {
     verdict: Result<Verified<ImageRevision>, TrustError>,
-    /// Why a piece could not be read.
+    /// Why a signature could not be read.
     unreadable: Option<RegistryError>,
-    /// The evidence.
-    pieces: Vec<Piece>,
+    signatures: Vec<FetchedSignature>,
 }
 
-/// Reads the evidence and decides on a thread of its own: fifty signatures and as many large keys take seconds, which no
-/// other object on this thread should wait for. So few of these run at one time that all their evidence fits into memory.
+/// Reads the signatures and decides on a thread of its own: fifty signatures and as many large keys take seconds, which no
+/// other object on this thread should wait for. So few of these run at one time that all their signatures fit into memory.
 async fn decide(
     blocking: &BlockingWork,
     tenant: &Tenant,
     policy: &TrustPolicy,
     revision: &ImageRevision,
-    pieces: Vec<Piece>,
+    signatures: Vec<FetchedSignature>,
 ) -> Result<Decision, Interrupted> {
     let (policy, revision) = (policy.clone(), revision.clone());
     let decide = move |token: &_| {
-        let (mut evidence, mut unreadable) = (Vec::with_capacity(pieces.len()), None);
-        for piece in &pieces {
-            match piece.read() {
+        let (mut evidence, mut unreadable) = (Vec::with_capacity(signatures.len()), None);
+        for signature in &signatures {
+            match signature.read() {
                 Ok(read) => evidence.push(read),
                 Err(error) => unreadable = Some(error.kind().to_string()),
             }
@@ -118,46 +117,46 @@ async fn decide(
         Decision {
             verdict: policy.decide_unless_cancelled(&revision, &evidence, token),
             unreadable: unreadable.map(|cause| RegistryError::Storage { cause }),
-            pieces,
+            signatures,
         }
     };
     blocking.run(tenant, decide).await
 }
 
-/// Fetches the evidence of one stage.
+/// Fetches the signatures of one stage.
 ///
 /// # Errors
-/// [`RegistryError`] where the registry cannot list the evidence.
-pub async fn gather<R: Registry>(
+/// [`RegistryError`] if the registry cannot list them.
+async fn fetch<R: Registry>(
     registry: &R,
     stage: Stage,
     source: &ImageSource,
     revision: &ImageRevision,
-) -> Result<Gathered, RegistryError> {
-    let mut gathering = Gathering {
+) -> Result<FetchedSignatures, RegistryError> {
+    let mut fetcher = SignatureFetcher {
         registry,
         revision,
         access: source.access(),
-        gathered: Gathered::default(),
+        fetched: FetchedSignatures::default(),
         bytes: 0,
     };
     match stage {
-        Stage::Bundles => gathering.bundles().await?,
-        Stage::Legacy => gathering.legacy().await?,
+        Stage::SigstoreBundles => fetcher.sigstore_bundles().await?,
+        Stage::Legacy => fetcher.legacy().await?,
     }
-    Ok(gathering.gathered)
+    Ok(fetcher.fetched)
 }
 
-struct Gathering<'a, R> {
+struct SignatureFetcher<'a, R> {
     registry: &'a R,
     revision: &'a ImageRevision,
     access: &'a RegistryAccess,
-    gathered: Gathered,
+    fetched: FetchedSignatures,
     bytes: u64,
 }
 
-impl<R: Registry> Gathering<'_, R> {
-    async fn bundles(&mut self) -> Result<(), RegistryError> {
+impl<R: Registry> SignatureFetcher<'_, R> {
+    async fn sigstore_bundles(&mut self) -> Result<(), RegistryError> {
         let ImageRevision { repository, digest, .. } = self.revision;
         let referrers = self.registry.referrers(repository, digest, self.access).await?;
         // The artifact type is ignored: behind a fallback tag, and on registries that made the list from the
@@ -165,11 +164,11 @@ impl<R: Registry> Gathering<'_, R> {
         let images = referrers
             .into_iter()
             .filter(|listed| ![OCI_INDEX, DOCKER_INDEX].contains(&listed.media_type.as_str()));
-        let images: Vec<Digest> = images.map(|listed| listed.digest).take(MAX_EVIDENCE).collect();
+        let images: Vec<Digest> = images.map(|listed| listed.digest).take(MAX_SIGNATURES).collect();
         for image in images {
             let name = ManifestName::Digest(image);
             let listed = match self.registry.manifest(repository, &name, self.access).await {
-                Ok(manifest) => list(manifest, Some(digest), BUNDLE_LAYER),
+                Ok(manifest) => list(manifest, Some(digest), SIGSTORE_BUNDLE_LAYER),
                 Err(error) => {
                     if self.note(error) {
                         continue;
@@ -177,8 +176,8 @@ impl<R: Registry> Gathering<'_, R> {
                     break;
                 }
             };
-            for piece in listed {
-                if !self.add(piece).await {
+            for signature in listed {
+                if !self.add(signature).await {
                     return Ok(());
                 }
             }
@@ -194,24 +193,29 @@ impl<R: Registry> Gathering<'_, R> {
             Err(RegistryError::NotFound { .. }) => return Ok(()),
             Err(error) => return Err(error),
         };
-        for piece in list(manifest, None, PAYLOAD_LAYER) {
-            if !self.add(piece).await {
+        for signature in list(manifest, None, PAYLOAD_LAYER) {
+            if !self.add(signature).await {
                 break;
             }
         }
         Ok(())
     }
 
-    /// Fetches one piece of evidence; false where no more is to be fetched.
-    async fn add(&mut self, listed: Listed) -> bool {
-        let is_too_large = listed.is_too_large();
-        let spent = self.bytes.saturating_add(listed.layer.size);
-        if self.gathered.pieces.len() == MAX_EVIDENCE || !is_too_large && spent > MAX_EVIDENCE_BYTES {
+    /// Fetches one signature; false if no more are to be fetched.
+    async fn add(&mut self, listed: Result<SignatureLayer, Fault>) -> bool {
+        if self.fetched.signatures.len() == MAX_SIGNATURES {
             return false;
         }
-        if is_too_large {
-            self.gathered.pieces.push(listed.piece(None));
-            return true;
+        let listed = match listed {
+            Ok(listed) => listed,
+            Err(fault) => {
+                self.fetched.signatures.push(FetchedSignature::Unusable(fault));
+                return true;
+            }
+        };
+        let spent = self.bytes.saturating_add(listed.layer.size);
+        if spent > MAX_SIGNATURE_BYTES {
+            return false;
         }
         self.bytes = spent;
         let blob = self
@@ -219,31 +223,31 @@ impl<R: Registry> Gathering<'_, R> {
             .blob(&self.revision.repository, &listed.layer, self.access);
         match blob.await {
             Ok(content) => {
-                self.gathered.pieces.push(listed.piece(Some(content)));
+                self.fetched.signatures.push(listed.stored(content));
                 true
             }
             Err(error) => self.note(error),
         }
     }
 
-    /// Records that a listed piece could not be fetched; false where fetching the next would be no use. The first error
-    /// stays: whoever can push to the repository could add broken pieces to hide what is wrong.
+    /// Records that a listed signature could not be fetched; false if fetching the next would be no use. The first error
+    /// stays: whoever can push to the repository could add broken signatures to hide what is wrong.
     fn note(&mut self, error: RegistryError) -> bool {
-        let only_this_piece = matches!(
+        let only_this_one = matches!(
             error,
             RegistryError::NotFound { .. }
                 | RegistryError::TooLarge { .. }
                 | RegistryError::DigestMismatch { .. }
                 | RegistryError::Protocol { .. }
         );
-        self.gathered.missing.get_or_insert(error);
-        only_this_piece
+        self.fetched.missing.get_or_insert(error);
+        only_this_one
     }
 }
 
-/// The evidence that a manifest lists in layers of this type; none where it cannot be read or refers to something else.
+/// The signatures that a manifest lists in layers of this type; none if it cannot be read or refers to something else.
 /// Anyone who can push may list anything as a referrer, so what is listed wrongly is passed over.
-fn list(manifest: RawManifest, subject: Option<&Digest>, media_type: &str) -> Vec<Listed> {
+fn list(manifest: RawManifest, subject: Option<&Digest>, media_type: &str) -> Vec<Result<SignatureLayer, Fault>> {
     let RawManifest {
         digest,
         media_type: header,
@@ -254,7 +258,7 @@ fn list(manifest: RawManifest, subject: Option<&Digest>, media_type: &str) -> Ve
         _ => Vec::new(),
     };
     let layers = layers.into_iter().filter(|layer| layer.media_type == media_type);
-    layers.filter_map(Listed::of).collect()
+    layers.filter_map(SignatureLayer::of).collect()
 }
 
 impl Classify for VerifyError {

@@ -7,11 +7,9 @@ use std::sync::Arc;
 use tempfile::TempDir;
 
 use super::args::RegistryArguments;
-use crate::adapters::network::{
-    AllowedHosts, EgressPolicy, HostPatternError, NetworkError, Timeouts, check_system_certificates,
-};
+use crate::adapters::network::{EgressPolicy, NetworkError, Timeouts, check_system_certificates};
 use crate::adapters::registry::observer::RequestObserver;
-use crate::adapters::registry::{RegistryClient, RegistryOptions};
+use crate::adapters::registry::{AllowedHosts, HostPatternError, RegistryClient, RegistryOptions};
 use crate::pipeline::ports::{Ports, RegistryError};
 
 /// Why the adapters cannot be set up.
@@ -44,12 +42,13 @@ impl Ports for Adapters {
     }
 }
 
-/// Sets up the adapters. `refused` are addresses that are never connected to, such as the API server's own; `observer`
+/// Sets up the adapters of the program of this name. `refused` are addresses that are never connected to, such as the API server's own; `observer`
 /// is notified of each request.
 ///
 /// # Errors
 /// [`SetupError`].
 pub fn adapters(
+    program: &'static str,
     arguments: &RegistryArguments,
     refused: &[SocketAddr],
     observer: Arc<dyn RequestObserver>,
@@ -61,8 +60,9 @@ pub fn adapters(
              SSL_CERT_FILE"
         );
     }
-    let (cache_directory, temporary) = cache_directory(arguments)?;
+    let (cache_directory, temporary) = cache_directory(program, arguments)?;
     let registry = RegistryClient::new(RegistryOptions {
+        client_name: program,
         cache_directory,
         cache_bytes: u64::from(arguments.cache_size) << 20,
         allowed_hosts: AllowedHosts::parse(&arguments.allow_registries)?,
@@ -80,11 +80,11 @@ pub fn adapters(
     })
 }
 
-fn cache_directory(arguments: &RegistryArguments) -> Result<(PathBuf, Option<TempDir>), SetupError> {
+fn cache_directory(program: &str, arguments: &RegistryArguments) -> Result<(PathBuf, Option<TempDir>), SetupError> {
     if let Some(given) = &arguments.cache_dir {
         return Ok((given.clone(), None));
     }
-    let temporary = tempfile::Builder::new().prefix("policy-operator-").tempdir();
+    let temporary = tempfile::Builder::new().prefix(&format!("{program}-")).tempdir();
     let temporary = temporary.map_err(SetupError::Temporary)?;
     Ok((temporary.path().to_owned(), Some(temporary)))
 }

@@ -5,6 +5,7 @@ use std::io;
 use std::panic::PanicHookInfo;
 
 use clap::ValueEnum;
+use tracing::Metadata;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::{FilterFn, LevelFilter, filter_fn};
 use tracing_subscriber::fmt::MakeWriter;
@@ -15,11 +16,6 @@ pub use self::queue::Flush;
 mod queue;
 #[cfg(test)]
 mod tests;
-
-/// Modules of dependencies that log what they receive: the client of the API server writes the body of an answer that
-/// it cannot decode, which may be a Secret, at level WARN, and the watcher above it writes the decoder's complaint,
-/// which quotes the body. Their callers log what went wrong.
-const SUPPRESSED: [&str; 2] = ["kube_client::client", "kube_runtime::watcher"];
 
 /// How lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -63,14 +59,15 @@ pub enum TelemetryError {
 /// Starts logging to standard error. Call it once, in the program. Keep the result until the program ends: dropping it
 /// waits up to a second for the lines that are still queued. Panics are logged too, from then on.
 ///
-/// `filter` is what [`EnvFilter`] understands: `info`, or `info,policy_operator=debug,kube=warn`.
+/// `filter` is what [`EnvFilter`] understands: `info`, or `info,policy_operator=debug`. Targets in `suppressed` are never
+/// logged, whatever `filter` says: modules of dependencies that log what must stay secret.
 ///
 /// # Errors
 /// [`TelemetryError`] where the filter is wrong, or where logging is already started.
-pub fn start(format: LogFormat, filter: &str) -> Result<Flush, TelemetryError> {
+pub fn start(format: LogFormat, filter: &str, suppressed: &'static [&'static str]) -> Result<Flush, TelemetryError> {
     let filter = parse(filter)?;
     let (queue, flush) = queue::start(io::stderr()).map_err(TelemetryError::Thread)?;
-    let dispatch = dispatch(format, filter, queue);
+    let dispatch = dispatch(format, filter, suppressed, queue);
     tracing::dispatcher::set_global_default(dispatch).map_err(|_| TelemetryError::StartedTwice)?;
     // The default hook writes to standard error directly, where it would block on the reader.
     std::panic::set_hook(Box::new(log_panic));
@@ -86,7 +83,12 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     );
 }
 
-fn dispatch<W>(format: LogFormat, filter: EnvFilter, writer: W) -> tracing::Dispatch
+fn dispatch<W>(
+    format: LogFormat,
+    filter: EnvFilter,
+    suppressed: &'static [&'static str],
+    writer: W,
+) -> tracing::Dispatch
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
@@ -98,15 +100,15 @@ where
     match format {
         LogFormat::Json => {
             let builder = builder.json().flatten_event(true).with_span_list(false);
-            builder.finish().with(suppressed()).into()
+            builder.finish().with(without(suppressed)).into()
         }
-        LogFormat::Text => builder.finish().with(suppressed()).into(),
+        LogFormat::Text => builder.finish().with(without(suppressed)).into(),
     }
 }
 
 /// Beside the filter that users give and not part of it, so that no `--log-level` brings back what is suppressed.
-fn suppressed() -> FilterFn {
-    filter_fn(|metadata| !SUPPRESSED.contains(&metadata.target()))
+fn without(suppressed: &'static [&'static str]) -> FilterFn<impl Fn(&Metadata<'_>) -> bool> {
+    filter_fn(move |metadata| !suppressed.contains(&metadata.target()))
 }
 
 /// Parses strictly. [`EnvFilter`] takes a bare word that is no level for the name of a target: `--log-level inof` would

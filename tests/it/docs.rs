@@ -10,11 +10,10 @@ use std::fs;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use clap::CommandFactory as _;
 use policy_operator::adapters::registry::observer::{RequestKind, RequestObserver as _};
 use policy_operator::operator::args::Arguments;
 use policy_operator::operator::metrics::{Metrics, UnreadablePart, Watched};
-use policy_operator::operator::render::manifests::Manifests;
+use policy_operator::operator::render::manifests::KubernetesManifests;
 use policy_operator::pipeline::reason::{Disposition, Reason};
 use policy_operator::pipeline::single_flight::{CacheName, CacheObserver as _};
 use strum::VariantArray as _;
@@ -73,7 +72,7 @@ fn reasons() -> BTreeSet<String> {
 
 /// Flags and environment variables of a subcommand.
 fn flags(subcommand: &str) -> (BTreeSet<String>, BTreeSet<String>) {
-    let command = Arguments::command();
+    let command = Arguments::definition();
     let command = command.find_subcommand(subcommand).expect("the subcommand");
     let arguments = || command.get_arguments().filter(|argument| argument.get_id() != "help");
     let flags = arguments().flat_map(|argument| {
@@ -126,7 +125,9 @@ fn refusal(yaml: &str) -> Option<String> {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("manifest.yaml");
     fs::write(&file, yaml).unwrap();
-    Manifests::read(&[file], "default").err().map(|error| error.to_string())
+    KubernetesManifests::read(&[file], "default")
+        .err()
+        .map(|error| error.to_string())
 }
 
 /// Links of a page that lead to no file, or to no heading of one.

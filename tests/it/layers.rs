@@ -36,8 +36,9 @@ const SHARED_ADAPTER: &str = "network";
 /// Layers whose messages state facts. What to do about a fact, in the fields and flags of one program, is a hint that
 /// the program adds.
 const STATES_FACTS: [&str; 3] = ["domain", "pipeline", "adapters"];
-/// What no message of those layers holds: a field of the CRD, a flag, a Secret by the name Kubernetes users give it.
-const HINTS: [&str; 3] = ["spec.", "'--", "pull secret"];
+/// What no message of those layers holds, beside flags and the fields of the CRD: a path of a field, and a Secret by the
+/// name that Kubernetes users give it.
+const HINTS: [&str; 3] = ["spec.", "status.", "pull secret"];
 
 /// What a layer must not name: a path, or a word that is one segment of a path.
 const FORBIDDEN: [(&str, &[&str]); 6] = [
@@ -48,6 +49,8 @@ const FORBIDDEN: [(&str, &[&str]); 6] = [
             "await",
             "tokio",
             "futures",
+            "moka",
+            "strum",
             "std::fs",
             "std::net",
             "std::env",

@@ -19,23 +19,23 @@ use policy_operator_harness::wait;
 use serde_json::{Value, json};
 
 mod access;
-mod canary;
 mod contract;
 mod deletion;
 mod delivery;
 mod failures;
-mod hold;
+mod fairness;
 mod kstatus;
 mod leadership;
 mod memory;
 mod metrics;
 mod ownership;
 mod responder;
+mod restoration;
 mod robustness;
-mod share;
-mod sight;
+mod secret_leaks;
 mod tenancy;
-mod truth;
+mod unreadable_objects;
+mod untrusted_status;
 mod verification;
 
 /// For what happens at once; generous, because the machine may be busy.

@@ -3,9 +3,9 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use policy_operator::adapters::network::{AllowedHosts, EgressPolicy, Timeouts};
+use policy_operator::adapters::network::{EgressPolicy, Timeouts};
 use policy_operator::adapters::registry::observer::{RequestKind, RequestObserver};
-use policy_operator::adapters::registry::{RegistryClient, RegistryOptions};
+use policy_operator::adapters::registry::{AllowedHosts, RegistryClient, RegistryOptions};
 use policy_operator::domain::access::{Keyring, RegistryAccess, TransportSettings};
 use policy_operator::domain::artifact::Descriptor;
 use policy_operator::domain::bundle::Content;
@@ -66,7 +66,7 @@ fn setup_allowing(egress: EgressPolicy, allowed_hosts: AllowedHosts) -> Setup {
     policy_operator_harness::init();
     let directory = tempfile::tempdir().unwrap();
     let seen = Arc::new(Seen::default());
-    let mut options = RegistryOptions::new(directory.path(), egress);
+    let mut options = RegistryOptions::new("policy-operator", directory.path(), egress);
     options.allowed_hosts = allowed_hosts;
     options.observer = Arc::clone(&seen) as Arc<dyn RequestObserver>;
     options.timeouts = Timeouts {

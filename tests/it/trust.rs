@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use policy_operator::domain::access::RegistryAccess;
-use policy_operator::domain::artifact::{BUNDLE_LAYER, Descriptor, OCI_MANIFEST, Opened};
+use policy_operator::domain::artifact::{BUNDLE_LAYER, Descriptor, ImageOrIndex, OCI_MANIFEST};
 use policy_operator::domain::bundle::{BundleFacts, Limits};
 use policy_operator::domain::cancellation::CancellationToken;
 use policy_operator::domain::digest::Digest;
@@ -177,7 +177,7 @@ async fn facts(bytes: &[u8]) -> BundleFacts {
         tag: None,
     };
     let verified = TrustPolicy::NotConfigured.decide(&revision, &[]).unwrap();
-    let Opened::Image(image) = verified.open(OCI_MANIFEST, manifest.as_bytes()).unwrap() else {
+    let ImageOrIndex::Image(image) = verified.open(OCI_MANIFEST, manifest.as_bytes()).unwrap() else {
         panic!("not an image")
     };
     let content = registry

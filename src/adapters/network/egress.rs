@@ -16,7 +16,7 @@ use super::error::NetworkError;
 /// Where the client may connect to.
 ///
 /// Always refused: link-local addresses, the metadata services of clouds, unspecified, multicast, broadcast and
-/// reserved addresses, each also where an IPv6 address carries it. Proxies from the environment are not used: behind
+/// reserved addresses, each also when embedded in an IPv6 address. Proxies from the environment are not used: behind
 /// one, this check would not see the address.
 #[derive(Debug, Clone, Default)]
 pub struct EgressPolicy {
@@ -43,11 +43,14 @@ impl EgressPolicy {
     /// up hosts that are addresses, and do not tell the resolver the port. The URL type has already turned decimal,
     /// octal and hexadecimal notations of IPv4 into an address.
     pub(crate) async fn check_url(&self, url: &Url) -> Result<(), NetworkError> {
-        let port = url.port_or_known_default().unwrap_or_default();
-        let is_permitted = match literal(url) {
+        let refused = || NetworkError::AddressRefused { host: host_of(url) };
+        // A URL without a host or a port leads nowhere that could be checked.
+        let host = url.host_str().ok_or_else(refused)?;
+        let port = url.port_or_known_default().ok_or_else(refused)?;
+        let is_permitted = match ip_literal(url) {
             Some(address) => self.permits(address) && !self.is_refused_loopback(address, port),
             None if self.has_refused_loopback(port) => {
-                let found = tokio::net::lookup_host((url.host_str().unwrap_or_default(), port)).await;
+                let found = tokio::net::lookup_host((host, port)).await;
                 // A name that does not resolve fails later, with a better text.
                 found.map_or(true, |mut found| {
                     found.all(|found| !self.is_refused_loopback(found.ip(), port))
@@ -55,21 +58,21 @@ impl EgressPolicy {
             }
             None => true,
         };
-        if is_permitted {
-            return Ok(());
-        }
-        Err(NetworkError::AddressRefused { host: host_of(url) })
+        is_permitted.then_some(()).ok_or_else(refused)
     }
 
     /// Whether `address` may be connected to.
     pub(super) fn permits(&self, address: IpAddr) -> bool {
-        address::forms(address).all(|form| {
-            if form.is_loopback() {
+        address::equivalent_addresses(address).all(|equivalent| {
+            if equivalent.is_loopback() {
                 return self.allow_loopback;
             }
-            let is_listed = self.refused.iter().any(|refused| refused.ip().to_canonical() == form);
-            let is_denied = self.deny_private_addresses && address::is_private(form);
-            !(is_listed || is_denied || address::is_never_a_registry(form))
+            let is_listed = self
+                .refused
+                .iter()
+                .any(|refused| refused.ip().to_canonical() == equivalent);
+            let is_denied = self.deny_private_addresses && address::is_private(equivalent);
+            !(is_listed || is_denied || address::is_never_a_registry(equivalent))
         })
     }
 
@@ -85,15 +88,16 @@ impl EgressPolicy {
 }
 
 /// The URL's host where it is an address and not a name.
-pub(crate) fn literal(url: &Url) -> Option<IpAddr> {
+pub(crate) fn ip_literal(url: &Url) -> Option<IpAddr> {
     // `host_str` writes IPv6 in brackets.
     url.host_str()?.trim_matches(['[', ']']).parse().ok()
 }
 
 /// Whether the address can only be reached from inside some network, for rules that need no policy.
 pub(crate) fn is_internal(address: IpAddr) -> bool {
-    address::forms(address)
-        .any(|form| form.is_loopback() || address::is_private(form) || address::is_never_a_registry(form))
+    address::equivalent_addresses(address).any(|equivalent| {
+        equivalent.is_loopback() || address::is_private(equivalent) || address::is_never_a_registry(equivalent)
+    })
 }
 
 /// Host and port as messages name them.

@@ -56,12 +56,13 @@ fn weight(settings: &TransportSettings) -> u32 {
 pub(crate) struct Transports {
     /// Each with what it takes.
     clients: Cache<Digest, (Client, u32)>,
+    client_name: &'static str,
     egress: Arc<EgressPolicy>,
     timeouts: Timeouts,
 }
 
 impl Transports {
-    pub(crate) fn new(egress: Arc<EgressPolicy>, timeouts: Timeouts) -> Self {
+    pub(crate) fn new(client_name: &'static str, egress: Arc<EgressPolicy>, timeouts: Timeouts) -> Self {
         let clients = Cache::builder()
             .max_capacity(MAX_BYTES)
             .weigher(|_, (_, bytes)| *bytes)
@@ -70,6 +71,7 @@ impl Transports {
             .build();
         Self {
             clients,
+            client_name,
             egress,
             timeouts,
         }
@@ -114,7 +116,7 @@ impl Transports {
 
     fn builder(&self) -> ClientBuilder {
         Client::builder()
-            .user_agent(concat!("policy-operator/", env!("CARGO_PKG_VERSION")))
+            .user_agent(format!("{}/{}", self.client_name, env!("CARGO_PKG_VERSION")))
             .redirect(redirect::Policy::none())
             .retry(reqwest::retry::never())
             .referer(false)
@@ -140,9 +142,11 @@ pub fn check_system_certificates() -> Result<(), NetworkError> {
 }
 
 fn authorities(pem: &str) -> Result<Vec<Certificate>, NetworkError> {
-    let found = Certificate::from_pem_bundle(pem.as_bytes()).unwrap_or_default();
+    // The library says no more than that, and a parser's own words may quote a line, which may be a private key's.
+    let found = Certificate::from_pem_bundle(pem.as_bytes())
+        .map_err(|_| unusable("the certificate authorities are not certificates in PEM"))?;
     if found.is_empty() {
-        return Err(unusable("the certificate authorities are not certificates in PEM"));
+        return Err(unusable("the certificate authorities hold no certificate in PEM"));
     }
     Ok(found)
 }

@@ -9,7 +9,7 @@ use tokio::fs::File;
 use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
 
 use super::body;
-use super::failure::{reserve, storage};
+use super::convert::{reserve, storage};
 use super::observer::RequestKind;
 use super::sender::RegistryRequest;
 use super::session::Session;
@@ -33,13 +33,13 @@ pub(super) async fn get(
         return Ok(Arc::new(stored));
     }
     let mut request = session.request(RequestKind::Blob, session.endpoint.blob(digest), &format!("@{digest}"));
-    request.accept = "*/*";
+    request.accept = &["*/*"];
     let download = download(session, store, &mut request, *size).await?;
     let (unfinished, actual) = download.done().await.map_err(storage)?;
     if actual != *digest {
         return Err(RegistryError::DigestMismatch {
             host: request.host,
-            what: request.what,
+            resource: request.resource,
             expected: *digest,
             actual,
         });
@@ -106,7 +106,7 @@ impl<'a> Download<'a> {
                 self.restart().await.map_err(storage)?;
                 return Err(RegistryError::Unreachable {
                     host: request.host.clone(),
-                    cause: "the answer does not go on where the one before broke off".to_owned(),
+                    cause: "the download cannot be resumed where it broke off".to_owned(),
                 });
             }
             status => return Err(request.unexpected(status)),

@@ -33,8 +33,8 @@ impl Endpoint {
             .filter(|url| url.username().is_empty() && url.password().is_none() && url.path() == "/v2/")
             .ok_or_else(|| RegistryError::Protocol {
                 host: host.to_owned(),
-                what: repository.path().to_owned(),
-                cause: "the host cannot stand in a URL".to_owned(),
+                resource: repository.path().to_owned(),
+                cause: "the host is not valid in a URL".to_owned(),
             })?;
         Ok(Self {
             host: host.to_owned(),

@@ -6,22 +6,19 @@ use reqwest::{Method, StatusCode};
 use super::observer::RequestKind;
 use super::sender::RegistryRequest;
 use super::session::Session;
-use crate::domain::artifact::MAX_MANIFEST_BYTES;
+use crate::domain::artifact::{DOCKER_INDEX, DOCKER_MANIFEST, MAX_MANIFEST_BYTES, OCI_INDEX, OCI_MANIFEST};
 use crate::domain::digest::Digest;
 use crate::domain::reference::Tag;
 use crate::pipeline::ports::{ManifestName, RawManifest, RegistryError};
 
 /// Everything a tag can lead to. A registry that finds no type of its own among these may convert the manifest, which
 /// changes its digest, or claim that there is none.
-const ACCEPT: &str = "application/vnd.oci.image.manifest.v1+json, \
-                      application/vnd.oci.image.index.v1+json, \
-                      application/vnd.docker.distribution.manifest.v2+json, \
-                      application/vnd.docker.distribution.manifest.list.v2+json";
+const ACCEPT: [&str; 4] = [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_INDEX];
 
 /// What a tag points at now. The registry claims the digest; the manifest is then fetched by it, and hashed.
 pub(super) async fn resolve(session: &Session<'_>, tag: &Tag) -> Result<Digest, RegistryError> {
     let name = ManifestName::Tag(tag.clone());
-    let mut request = question(session, &name);
+    let mut request = manifest_request(session, &name);
     request.method = Method::HEAD;
     let response = session.send(&request).await?;
     if response.status() == StatusCode::NOT_FOUND {
@@ -40,35 +37,35 @@ pub(super) async fn resolve(session: &Session<'_>, tag: &Tag) -> Result<Digest, 
 
 /// A manifest, hashed here.
 pub(super) async fn get(session: &Session<'_>, name: &ManifestName) -> Result<RawManifest, RegistryError> {
-    let request = question(session, name);
-    let answer = session.fetch(&request, MAX_MANIFEST_BYTES).await?;
-    if answer.status != StatusCode::OK {
-        return Err(request.unexpected(answer.status));
+    let request = manifest_request(session, name);
+    let response = session.fetch(&request, MAX_MANIFEST_BYTES).await?;
+    if response.status != StatusCode::OK {
+        return Err(request.unexpected(response.status));
     }
-    let digest = Digest::of(&answer.body);
+    let digest = Digest::of(&response.body);
     match name {
         ManifestName::Digest(expected) if *expected != digest => Err(RegistryError::DigestMismatch {
             host: request.host,
-            what: request.what,
+            resource: request.resource,
             expected: *expected,
             actual: digest,
         }),
         _ => Ok(RawManifest {
             digest,
-            media_type: media_type(&answer.headers),
-            bytes: answer.body,
+            media_type: media_type(&response.headers),
+            bytes: response.body,
         }),
     }
 }
 
-fn question(session: &Session<'_>, name: &ManifestName) -> RegistryRequest {
-    let what = match name {
+fn manifest_request(session: &Session<'_>, name: &ManifestName) -> RegistryRequest {
+    let resource = match name {
         ManifestName::Tag(tag) => format!(":{tag}"),
         ManifestName::Digest(digest) => format!("@{digest}"),
     };
     RegistryRequest {
-        accept: ACCEPT,
-        ..session.request(RequestKind::Manifest, session.endpoint.manifest(name), &what)
+        accept: &ACCEPT,
+        ..session.request(RequestKind::Manifest, session.endpoint.manifest(name), &resource)
     }
 }
 

@@ -3,12 +3,15 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::allowed_hosts::AllowedHosts;
 use super::observer::{RequestObserver, Unobserved};
-use crate::adapters::network::{AllowedHosts, EgressPolicy, Timeouts};
+use crate::adapters::network::{EgressPolicy, Timeouts};
 
 /// The options of a [`super::RegistryClient`].
 #[derive(Debug, Clone)]
 pub struct RegistryOptions {
+    /// The name of this client, which registries and token servers are told.
+    pub client_name: &'static str,
     /// Directory for blobs, created if needed. It belongs to one process at a time: unfinished downloads in it are
     /// removed at the start.
     pub cache_directory: PathBuf,
@@ -25,10 +28,11 @@ pub struct RegistryOptions {
 }
 
 impl RegistryOptions {
-    /// A cache of 1 GiB in `cache_directory`, all registries, default limits, and no observer.
+    /// A client of this name with a cache of 1 GiB in `cache_directory`, all registries, default limits, and no observer.
     #[must_use]
-    pub fn new(cache_directory: impl Into<PathBuf>, egress: EgressPolicy) -> Self {
+    pub fn new(client_name: &'static str, cache_directory: impl Into<PathBuf>, egress: EgressPolicy) -> Self {
         Self {
+            client_name,
             cache_directory: cache_directory.into(),
             cache_bytes: 1 << 30,
             allowed_hosts: AllowedHosts::default(),

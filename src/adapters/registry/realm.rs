@@ -9,7 +9,7 @@
 
 use reqwest::Url;
 
-use crate::adapters::network::egress::{host_of, is_internal, literal};
+use crate::adapters::network::egress::{host_of, ip_literal, is_internal};
 use crate::pipeline::ports::RegistryError;
 
 /// A token server that may be used.
@@ -31,12 +31,12 @@ pub(super) enum RefusedRealm {
 }
 
 impl RefusedRealm {
-    pub(super) fn into_error(self, host: &str, what: &str) -> RegistryError {
+    pub(super) fn into_error(self, host: &str, resource: &str) -> RegistryError {
         match self {
             Self::Address(host) => RegistryError::AddressRefused { host },
             Self::Protocol(cause) => RegistryError::Protocol {
                 host: host.to_owned(),
-                what: what.to_owned(),
+                resource: resource.to_owned(),
                 cause: cause.to_owned(),
             },
         }
@@ -56,7 +56,7 @@ impl Realm {
         }
         let is_registry =
             url.host_str() == registry.host_str() && url.port_or_known_default() == registry.port_or_known_default();
-        if !is_registry && literal(&url).is_some_and(is_internal) {
+        if !is_registry && ip_literal(&url).is_some_and(is_internal) {
             return Err(RefusedRealm::Address(host_of(&url)));
         }
         url.set_fragment(None);
@@ -72,7 +72,7 @@ fn is_same_site(one: &Url, other: &Url) -> bool {
     if host == other_host {
         return true;
     }
-    if literal(one).is_some() || literal(other).is_some() {
+    if ip_literal(one).is_some() || ip_literal(other).is_some() {
         return false;
     }
     site(host).is_some_and(|own| site(other_host) == Some(own))

@@ -2,7 +2,7 @@
 //!
 //! Source: OCI distribution specification, "Listing Referrers". Only 404 says that a registry has no referrers API. Any
 //! other failure must not look like an empty list: a registry that hides a signature would pass for one that has none.
-//! One exception: GHCR answers 303 to a page on another host, which is no answer of the API either.
+//! One exception: GHCR answers 303 to a page on another host, which is no response of the API either.
 
 use std::collections::BTreeMap;
 
@@ -11,15 +11,14 @@ use reqwest::StatusCode;
 use super::manifests;
 use super::observer::RequestKind;
 use super::paging::Pages;
-use super::session::{Answer, Session};
+use super::session::{FetchedResponse, Session};
 use crate::adapters::network::redirect;
-use crate::domain::artifact::{Descriptor, MAX_MANIFEST_BYTES};
+use crate::domain::artifact::{Descriptor, MAX_MANIFEST_BYTES, OCI_INDEX};
 use crate::domain::bounded::BoundedList;
 use crate::domain::digest::Digest;
 use crate::domain::reference::Tag;
 use crate::pipeline::ports::{ManifestName, RegistryError};
 
-const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 /// Most referrers of one manifest.
 const MAX_REFERRERS: usize = 50;
 /// Most pages they may be spread over.
@@ -52,23 +51,23 @@ pub(super) async fn list(session: &Session<'_>, digest: &Digest) -> Result<Vec<D
         session.endpoint.referrers(digest),
         &format!("@{digest}"),
     );
-    request.accept = INDEX;
+    request.accept = &[OCI_INDEX];
     let mut pages = Pages::new(request.url.clone(), MAX_PAGES);
     let mut found = Vec::new();
     loop {
-        let answer = session.fetch(&request, MAX_MANIFEST_BYTES).await?;
-        if is_without_api(session, &answer) && found.is_empty() {
+        let response = session.fetch(&request, MAX_MANIFEST_BYTES).await?;
+        if is_without_api(session, &response) && found.is_empty() {
             return by_tag(session, digest).await;
         }
-        if answer.status != StatusCode::OK {
-            return Err(request.unexpected(answer.status));
+        if response.status != StatusCode::OK {
+            return Err(request.unexpected(response.status));
         }
-        let media_type = manifests::media_type(&answer.headers);
-        found.extend(parse(&media_type, &answer.body).map_err(|cause| request.protocol(cause))?);
+        let media_type = manifests::media_type(&response.headers);
+        found.extend(parse(&media_type, &response.body).map_err(|cause| request.protocol(cause))?);
         if found.len() > MAX_REFERRERS {
             return Err(request.protocol(TOO_MANY));
         }
-        match pages.next(&answer.headers).map_err(|cause| request.protocol(cause))? {
+        match pages.next(&response.headers).map_err(|cause| request.protocol(cause))? {
             Some(next) => request.url = next,
             None => return Ok(found),
         }
@@ -77,12 +76,12 @@ pub(super) async fn list(session: &Session<'_>, digest: &Digest) -> Result<Vec<D
 
 const TOO_MANY: &str = "there are more than 50 referrers";
 
-fn is_without_api(session: &Session<'_>, answer: &Answer) -> bool {
+fn is_without_api(session: &Session<'_>, response: &FetchedResponse) -> bool {
     let root = session.endpoint.root();
-    match answer.status {
+    match response.status {
         StatusCode::NOT_FOUND => true,
         StatusCode::SEE_OTHER => {
-            redirect::target(root, &answer.headers).is_ok_and(|target| target.host_str() != root.host_str())
+            redirect::target(root, &response.headers).is_ok_and(|target| target.host_str() != root.host_str())
         }
         _ => false,
     }
@@ -96,7 +95,7 @@ async fn by_tag(session: &Session<'_>, digest: &Digest) -> Result<Vec<Descriptor
     };
     let broken = |cause: &str| RegistryError::Protocol {
         host: session.endpoint.host().to_owned(),
-        what: format!("{}:{tag}", session.endpoint.path()),
+        resource: format!("{}:{tag}", session.endpoint.path()),
         cause: cause.to_owned(),
     };
     parse(&manifest.media_type, &manifest.bytes).map_err(broken)
@@ -104,7 +103,7 @@ async fn by_tag(session: &Session<'_>, digest: &Digest) -> Result<Vec<Descriptor
 
 fn parse(media_type: &str, body: &[u8]) -> Result<Vec<Descriptor>, &'static str> {
     let index: Index = serde_json::from_slice(body).map_err(|_| "the list of referrers cannot be read")?;
-    let is_index = media_type == INDEX && index.media_type.as_deref().is_none_or(|own| own == INDEX);
+    let is_index = media_type == OCI_INDEX && index.media_type.as_deref().is_none_or(|own| own == OCI_INDEX);
     if !is_index || index.schema_version != 2 {
         return Err("the list of referrers is not an image index");
     }
@@ -132,7 +131,7 @@ mod tests {
         let text = "x".repeat(MAX_MEDIA_TYPE_BYTES + 1);
         let listed = json!({ "mediaType": text, "digest": Digest::of(b""), "size": 1, "artifactType": text });
         let index = json!({ "schemaVersion": 2, "manifests": [listed] }).to_string();
-        let found = parse(INDEX, index.as_bytes()).unwrap();
+        let found = parse(OCI_INDEX, index.as_bytes()).unwrap();
         assert_eq!((found[0].media_type.as_str(), &found[0].artifact_type), ("", &None));
     }
 }

@@ -25,10 +25,11 @@ pub(super) struct RegistryRequest {
     /// The host that messages name.
     pub(super) host: String,
     /// What is requested, as messages name it.
-    pub(super) what: String,
+    pub(super) resource: String,
     pub(super) method: Method,
     pub(super) url: Url,
-    pub(super) accept: &'static str,
+    /// The media types of an acceptable response.
+    pub(super) accept: &'static [&'static str],
     /// Request the bytes from this one on.
     pub(super) from: u64,
     /// A form to post.
@@ -41,7 +42,7 @@ impl RegistryRequest {
     pub(super) fn protocol(&self, cause: impl Into<String>) -> RegistryError {
         RegistryError::Protocol {
             host: self.host.clone(),
-            what: self.what.clone(),
+            resource: self.resource.clone(),
             cause: cause.into(),
         }
     }
@@ -49,7 +50,7 @@ impl RegistryRequest {
     pub(super) fn too_large(&self, limit: u64) -> RegistryError {
         RegistryError::TooLarge {
             host: self.host.clone(),
-            what: self.what.clone(),
+            resource: self.resource.clone(),
             limit,
         }
     }
@@ -59,7 +60,7 @@ impl RegistryRequest {
         match status {
             StatusCode::NOT_FOUND => RegistryError::NotFound {
                 host: self.host.clone(),
-                what: self.what.clone(),
+                resource: self.resource.clone(),
             },
             status if status.is_server_error() => self.unavailable(status),
             status if status.is_redirection() => self.protocol("a redirect, which is not followed here"),
@@ -70,7 +71,7 @@ impl RegistryRequest {
     fn unavailable(&self, status: StatusCode) -> RegistryError {
         RegistryError::Unavailable {
             host: self.host.clone(),
-            what: self.what.clone(),
+            resource: self.resource.clone(),
             status: status.as_u16(),
         }
     }
@@ -79,6 +80,7 @@ impl RegistryRequest {
 /// The way to the network for one access.
 #[derive(Clone)]
 pub(super) struct HttpSender {
+    pub(super) client_name: &'static str,
     pub(super) http: Client,
     pub(super) egress: Arc<EgressPolicy>,
     pub(super) circuit_breakers: Arc<CircuitBreakers>,
@@ -101,9 +103,9 @@ impl HttpSender {
         let mut attempt = 1;
         loop {
             let (error, pause) = match self.follow(request, authorization).await {
-                Ok(response) => match Self::postponed(request, &response, attempt) {
+                Ok(response) => match Self::retry_later(request, &response, attempt) {
                     None => return Ok(response),
-                    Some(postponed) => postponed,
+                    Some(later) => later,
                 },
                 Err(RegistryError::Unreachable { host, cause }) => {
                     let is_dead = self.circuit_breakers.is_open(&self.route(&host)).await;
@@ -121,7 +123,7 @@ impl HttpSender {
     }
 
     /// For a response that says "later": the error it becomes in the end, and the pause before a retry from here.
-    fn postponed(
+    fn retry_later(
         request: &RegistryRequest,
         response: &Response,
         attempt: u32,
@@ -150,7 +152,7 @@ impl HttpSender {
         let mut url = request.url.clone();
         let mut authorization = authorization;
         for _ in 0..=redirect::MAX_REDIRECTS {
-            let response = self.once(request, &url, authorization).await?;
+            let response = self.send_once(request, &url, authorization).await?;
             if !(request.follows && is_redirect(response.status())) {
                 return Ok(response);
             }
@@ -162,7 +164,7 @@ impl HttpSender {
         Err(request.protocol(format!("more than {} redirects", redirect::MAX_REDIRECTS)))
     }
 
-    async fn once(
+    async fn send_once(
         &self,
         request: &RegistryRequest,
         url: &Url,
@@ -196,7 +198,7 @@ impl HttpSender {
 
     fn build(&self, request: &RegistryRequest, url: &Url, authorization: Option<&HeaderValue>) -> RequestBuilder {
         let mut builder = self.http.request(request.method.clone(), url.clone());
-        builder = builder.header(ACCEPT, request.accept);
+        builder = builder.header(ACCEPT, request.accept.join(", "));
         if let Some(authorization) = authorization {
             builder = builder.header(AUTHORIZATION, authorization);
         }

@@ -32,8 +32,8 @@ pub(super) struct Session<'a> {
     authorizations: &'a Authorizations,
 }
 
-/// An answer whose body was read. The body is empty unless the status is 200.
-pub(super) struct Answer {
+/// A response whose body was read. The body is empty unless the status is 200.
+pub(super) struct FetchedResponse {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Vec<u8>,
@@ -57,6 +57,7 @@ impl<'a> Session<'a> {
             access_key,
             action: Action::Pull,
             sender: HttpSender {
+                client_name: inner.options.client_name,
                 http: inner.transports.client(&access.transport).await?,
                 egress: inner.egress.clone(),
                 circuit_breakers: inner.circuit_breakers.clone(),
@@ -71,24 +72,24 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// A request for `what` of this repository, such as `:1.0`.
-    pub(super) fn request(&self, kind: RequestKind, url: Url, what: &str) -> RegistryRequest {
+    /// A request for `resource` of this repository, such as `:1.0`.
+    pub(super) fn request(&self, kind: RequestKind, url: Url, resource: &str) -> RegistryRequest {
         let is_content = matches!(kind, RequestKind::Manifest | RequestKind::Blob);
         RegistryRequest {
             kind,
             host: self.endpoint.host().to_owned(),
-            what: format!("{}{what}", self.endpoint.path()),
+            resource: format!("{}{resource}", self.endpoint.path()),
             method: Method::GET,
             url,
-            accept: "application/json",
+            accept: &["application/json"],
             from: 0,
             form: None,
             follows: is_content,
         }
     }
 
-    /// Sends `ask` and reads at most `limit` bytes of the answer; once more where the connection broke meanwhile.
-    pub(super) async fn fetch(&self, request: &RegistryRequest, limit: u64) -> Result<Answer, RegistryError> {
+    /// Sends `request` and reads at most `limit` bytes of the response; again if the connection broke meanwhile.
+    pub(super) async fn fetch(&self, request: &RegistryRequest, limit: u64) -> Result<FetchedResponse, RegistryError> {
         let mut attempt = 1;
         loop {
             let response = self.send(request).await?;
@@ -98,7 +99,7 @@ impl<'a> Session<'a> {
                 _ => Ok(Vec::new()),
             };
             match body {
-                Ok(body) => return Ok(Answer { status, headers, body }),
+                Ok(body) => return Ok(FetchedResponse { status, headers, body }),
                 Err(RegistryError::Unreachable { .. }) if attempt < retry::ATTEMPTS => {
                     tokio::time::sleep(retry::pause(attempt)).await;
                     attempt += 1;
@@ -108,7 +109,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Sends `ask` with what the registry accepted before, or else finds out what it accepts. The answer's status is
+    /// Sends `request` with what the registry accepted before, or else finds out what it accepts. The status is
     /// neither 401 nor 403.
     pub(super) async fn send(&self, request: &RegistryRequest) -> Result<Response, RegistryError> {
         let kept = self.authorizations.get(&(self.access_key, self.action)).await;
@@ -192,7 +193,7 @@ impl<'a> Session<'a> {
             (Challenge::Bearer { realm, service }, _) => (realm, service.as_deref()),
         };
         let realm = Realm::named(self.endpoint.root(), realm)
-            .map_err(|refused| refused.into_error(self.endpoint.host(), &request.what))?;
+            .map_err(|refused| refused.into_error(self.endpoint.host(), &request.resource))?;
         let sent = credentials.filter(|_| realm.is_trusted);
         let label = match (credentials, sent) {
             (None, _) => ANONYMOUS,

@@ -29,12 +29,12 @@ pub(super) async fn list(session: &Session<'_>, visit: &mut (dyn FnMut(Tag) + Se
     let mut pages = Pages::new(request.url.clone(), MAX_PAGES);
     let mut count = 0;
     loop {
-        let answer = session.fetch(&request, MAX_PAGE_BYTES).await?;
-        if answer.status != StatusCode::OK {
-            return Err(request.unexpected(answer.status));
+        let response = session.fetch(&request, MAX_PAGE_BYTES).await?;
+        if response.status != StatusCode::OK {
+            return Err(request.unexpected(response.status));
         }
         let page: Page =
-            serde_json::from_slice(&answer.body).map_err(|_| request.protocol("the list of tags cannot be read"))?;
+            serde_json::from_slice(&response.body).map_err(|_| request.protocol("the list of tags cannot be read"))?;
         let too_many = || request.protocol(format!("there are more than {MAX_TAGS} tags"));
         let page = page.tags.unwrap_or_default().complete().map_err(|_| too_many())?;
         count += page.len();
@@ -42,7 +42,7 @@ pub(super) async fn list(session: &Session<'_>, visit: &mut (dyn FnMut(Tag) + Se
             return Err(too_many());
         }
         page.iter().filter_map(|tag| tag.parse().ok()).for_each(&mut *visit);
-        match pages.next(&answer.headers).map_err(|cause| request.protocol(cause))? {
+        match pages.next(&response.headers).map_err(|cause| request.protocol(cause))? {
             Some(next) => request.url = next,
             None => return Ok(count),
         }

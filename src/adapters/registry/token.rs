@@ -117,7 +117,7 @@ pub(super) async fn request(
     service: Option<&str>,
     credentials: Option<&Credentials>,
 ) -> Result<Option<Authorization>, RegistryError> {
-    let request = token_request(endpoint, action, realm, service, credentials);
+    let request = token_request(sender.client_name, endpoint, action, realm, service, credentials);
     let authorization = match credentials {
         Some(Credentials::Basic { username, password }) => Authorization::basic(username, password),
         _ => None,
@@ -144,6 +144,7 @@ pub(super) async fn request(
 }
 
 fn token_request(
+    client_name: &str,
     endpoint: &Endpoint,
     action: Action,
     realm: &Realm,
@@ -156,10 +157,10 @@ fn token_request(
     let mut request = RegistryRequest {
         kind: RequestKind::Token,
         host: host_of(&realm.url),
-        what: format!("a token for {scope}"),
+        resource: format!("a token for {scope}"),
         method: Method::GET,
         url: realm.url.clone(),
-        accept: "application/json",
+        accept: &["application/json"],
         from: 0,
         form: None,
         follows: false,
@@ -167,7 +168,7 @@ fn token_request(
     if let Some(Credentials::IdentityToken(token)) = credentials {
         // Source: distribution documentation, "OAuth2 token authentication".
         parameters.push(("grant_type", "refresh_token"));
-        parameters.push(("client_id", "policy-operator"));
+        parameters.push(("client_id", client_name));
         parameters.push(("refresh_token", token.expose()));
         request.method = Method::POST;
         let mut form = realm.url.clone();

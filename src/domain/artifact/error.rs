@@ -32,15 +32,13 @@ pub enum ManifestError {
         actual: u64,
     },
     /// Not the JSON of a manifest, or JSON that two readers could take differently.
-    #[error(
-        "the manifest cannot be read: {cause}; push the image again with a tool that follows the OCI specification"
-    )]
+    #[error("the manifest cannot be read: {cause}")]
     ParseJson {
         /// What is wrong with it.
         cause: String,
     },
     /// Not version 2.
-    #[error("the manifest has schema version {0}; push the image again with a tool that writes version 2")]
+    #[error("the manifest has schema version {0}, not 2")]
     SchemaVersion(u64),
     /// A descriptor with a negative size.
     #[error("the manifest gives a size of {0} bytes")]
@@ -57,31 +55,26 @@ pub enum ManifestError {
         body: String,
     },
     /// Manifest and index at once, or neither.
-    #[error("the manifest does not have either 'layers' or 'manifests' as its media type asks; push the image again")]
+    #[error("the manifest's 'layers' and 'manifests' do not match its media type")]
     Ambiguous,
     /// An index within an index.
-    #[error("the index names another index; push the policy image without a platform, as one manifest")]
+    #[error("the index names another index")]
     NestedIndex,
     /// An index without a candidate.
-    #[error("the index names no image manifest; push the policy image as one manifest")]
+    #[error("the index names no image manifest")]
     EmptyIndex,
     /// An index with several candidates.
-    #[error(
-        "the index names {found} image manifests, and policies do not differ by platform; push the policy image as one manifest, or pin the one meant by its digest"
-    )]
+    #[error("the index names {found} image manifests, and policies do not differ by platform")]
     AmbiguousIndex {
         /// How many candidates there are.
         found: usize,
     },
     /// An image of another kind.
-    #[error(
-        "this is {kind} (layers: {}); a policy image has a layer '{BUNDLE_LAYER}' with an OPA bundle: build it with 'policy build', or push the output of 'opa build'",
-        if layers.is_empty() { "none" } else { layers }
-    )]
+    #[error("this is {kind} (layers: {layers}); a policy image has a layer '{BUNDLE_LAYER}' with an OPA bundle")]
     NotAPolicyImage {
         /// What it seems to be.
         kind: &'static str,
-        /// The media types of its layers.
+        /// The media types of its layers, or "none".
         layers: String,
     },
 }

@@ -2,14 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::wire::{Entry, Image, Platform, shown};
+use super::wire::{Entry, Image, Platform};
 use super::{
     BUNDLE_LAYER, DOCKER_MANIFEST, Descriptor, MAX_ANNOTATION_CHARACTERS, MAX_ANNOTATIONS, ManifestError, OCI_MANIFEST,
     OPENPOLICYAGENT_LAYER, PolicyManifest,
 };
-
-/// Most media types that a message repeats.
-const SHOWN_TYPES: usize = 4;
+use crate::domain::text::{excerpt, quoted_list, truncate};
 
 /// The bundle of an image: the first layer of type [`BUNDLE_LAYER`], which is the one that OPA takes; where there is
 /// none, the first of type [`OPENPOLICYAGENT_LAYER`]. Docker's layer type is not taken, since OPA does not take it: a
@@ -35,14 +33,8 @@ pub(super) fn bundle(image: Image) -> Result<PolicyManifest, ManifestError> {
 
 fn truncated(annotations: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let first = annotations.iter().take(MAX_ANNOTATIONS);
+    let cut = |text| truncate(text, MAX_ANNOTATION_CHARACTERS);
     first.map(|(name, value)| (cut(name), cut(value))).collect()
-}
-
-fn cut(text: &str) -> String {
-    if text.chars().count() <= MAX_ANNOTATION_CHARACTERS {
-        return text.to_owned();
-    }
-    text.chars().take(MAX_ANNOTATION_CHARACTERS - 1).chain(['…']).collect()
 }
 
 /// The one manifest of an index that can be a policy image: the one that is left when attestations (`BuildKit` adds
@@ -50,7 +42,7 @@ fn cut(text: &str) -> String {
 ///
 /// OPA takes the first child that has a bundle layer. Several candidates are refused here instead, for to choose by
 /// order is to let whoever assembles an index choose what runs, and policies do not differ by platform.
-pub(super) fn child(index: Vec<Entry>) -> Result<Descriptor, ManifestError> {
+pub(super) fn indexed_manifest(index: Vec<Entry>) -> Result<Descriptor, ManifestError> {
     let mut candidates: Vec<Descriptor> = Vec::new();
     for entry in index.into_iter().filter(Entry::is_candidate) {
         if candidates.iter().all(|known| known.digest != entry.descriptor.digest) {
@@ -119,17 +111,9 @@ fn not_a_policy_image(image: &Image) -> ManifestError {
     }
 }
 
-/// The media types of layers, each once in a row and only the first few.
+/// The media types of layers, each once in a row, and only the first few.
 fn listed(layers: &[Descriptor]) -> String {
-    let mut types: Vec<String> = layers
-        .iter()
-        .map(|layer| format!("'{}'", shown(&layer.media_type)))
-        .collect();
+    let mut types: Vec<String> = layers.iter().map(|layer| excerpt(&layer.media_type)).collect();
     types.dedup();
-    let more = types.len().saturating_sub(SHOWN_TYPES);
-    types.truncate(SHOWN_TYPES);
-    match more {
-        0 => types.join(", "),
-        more => format!("{} and {more} more", types.join(", ")),
-    }
+    quoted_list(&types)
 }

@@ -22,19 +22,19 @@ fn index(children: &[Value]) -> Value {
     json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": children })
 }
 
-fn open_as(header: &str, text: &str) -> Result<Opened, ManifestError> {
+fn open_as(header: &str, text: &str) -> Result<ImageOrIndex, ManifestError> {
     let revision = revision(text.as_bytes());
     let verified = TrustPolicy::NotConfigured.decide(&revision, &[]).unwrap();
     verified.open(header, text.as_bytes())
 }
 
-fn open(document: &Value) -> Result<Opened, ManifestError> {
+fn open(document: &Value) -> Result<ImageOrIndex, ManifestError> {
     open_as("", &document.to_string())
 }
 
 fn bundle_of(document: &Value) -> PolicyManifest {
     match open(document) {
-        Ok(Opened::Image(image)) => image.value().clone(),
+        Ok(ImageOrIndex::Image(image)) => image.value().clone(),
         other => panic!("{other:?}"),
     }
 }
@@ -60,7 +60,7 @@ fn nothing_is_kept_of_an_index_but_what_its_child_is_fetched_by() {
     let mut child = descriptor(OCI_MANIFEST);
     child["annotations"] = json!({ "title": "x".repeat(1000) });
     child["artifactType"] = "x".repeat(1000).into();
-    let Ok(Opened::Index(child)) = open(&index(&[child])) else {
+    let Ok(ImageOrIndex::Index(child)) = open(&index(&[child])) else {
         panic!("an index");
     };
     let Descriptor {
@@ -189,7 +189,7 @@ fn an_index_leads_to_its_one_policy_image_and_no_further() {
     unknown["platform"] = json!({ "os": "unknown", "architecture": "unknown" });
     let foreign = child("application/vnd.acme", &json!(3));
     let document = index(&[attestation, unknown, foreign, policy.clone(), policy]);
-    let Ok(Opened::Index(child)) = open(&document) else {
+    let Ok(ImageOrIndex::Index(child)) = open(&document) else {
         panic!("no index")
     };
     let bytes = manifest.to_string();
@@ -220,7 +220,7 @@ fn an_index_of_none_several_or_indexes_is_refused() {
     let many = open(&index(&(0..65).map(policy).collect::<Vec<_>>()));
     assert_eq!(many, Err(ManifestError::LimitEntries { found: 65 }));
     let inner = index(&[]);
-    let Ok(Opened::Index(child)) = open(&index(&[child(OCI_MANIFEST, &inner)])) else {
+    let Ok(ImageOrIndex::Index(child)) = open(&index(&[child(OCI_MANIFEST, &inner)])) else {
         panic!("no index")
     };
     let error = child.open("", inner.to_string().as_bytes()).unwrap_err();

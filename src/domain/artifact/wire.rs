@@ -13,6 +13,7 @@ use super::{
 use crate::domain::bounded::BoundedList;
 use crate::domain::digest::Digest;
 use crate::domain::strict_json;
+use crate::domain::text::excerpt;
 
 /// A manifest or an index, never both.
 pub(super) enum Document {
@@ -100,15 +101,15 @@ fn kind(header: &str, document: &WireDocument) -> Result<bool, ManifestError> {
     };
     if !header.is_empty() && !body.is_empty() && header != body {
         return Err(ManifestError::MediaTypeMismatch {
-            header: shown(header),
-            body: shown(body),
+            header: excerpt(header),
+            body: excerpt(body),
         });
     }
     let is_index = match if body.is_empty() { header } else { body } {
         OCI_MANIFEST | DOCKER_MANIFEST => false,
         OCI_INDEX | DOCKER_INDEX => true,
         "" => document.manifests.is_some(),
-        other => return Err(ManifestError::MediaType(shown(other))),
+        other => return Err(ManifestError::MediaType(excerpt(other))),
     };
     if document.layers.is_some() && document.manifests.is_some() || is_index == document.layers.is_some() {
         return Err(ManifestError::Ambiguous);
@@ -161,9 +162,4 @@ impl WireDescriptor {
             annotations: self.annotations.unwrap_or_default(),
         })
     }
-}
-
-/// A foreign text, cut so that it cannot fill a message.
-pub(super) fn shown(text: &str) -> String {
-    text.chars().take(100).flat_map(char::escape_default).collect()
 }

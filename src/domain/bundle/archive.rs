@@ -4,13 +4,14 @@ use std::io::{BufRead as _, BufReader, Read};
 
 use flate2::bufread::GzDecoder;
 
-use super::error::{BundleError, shown};
+use super::error::BundleError;
 use super::header::{self, Attributes, BLOCK, Header, Kind};
 use super::manifest::MANIFEST;
 use super::paths::{self, Paths};
-use super::stream::{Expanded, Source};
+use super::stream::{Expanded, HashingReader};
 use super::{BundleFacts, Limits};
 use crate::domain::digest::Digest;
+use crate::domain::text::excerpt;
 
 /// Largest extended header that is read, in bytes.
 const MAX_EXTENSION_BYTES: u64 = 64 << 10;
@@ -43,7 +44,7 @@ impl Listing {
 }
 
 /// Reads a gzipped archive to its end.
-pub(super) fn read(source: &mut Source<'_>, compressed: u64, limits: &Limits) -> Result<Listing, BundleError> {
+pub(super) fn read(source: &mut HashingReader<'_>, compressed: u64, limits: &Limits) -> Result<Listing, BundleError> {
     let mut source = BufReader::with_capacity(BUFFER_BYTES, source);
     sniff(source.fill_buf().map_err(BundleError::from_stream)?)?;
     let expanded = Expanded::new(GzDecoder::new(source), compressed, limits);
@@ -68,7 +69,7 @@ fn sniff(start: &[u8]) -> Result<(), BundleError> {
         [0xfd, b'7', b'z', b'X', b'Z', ..] => "compressed with xz",
         [b'{', ..] => "JSON",
         _ if start.get(257..262) == Some(b"ustar") => "a tar archive without compression",
-        _ => "something else",
+        _ => "of an unknown format",
     };
     Err(BundleError::NotGzip { found })
 }
@@ -126,7 +127,7 @@ impl<R: Read> Walker<R> {
         }
         let name = attributes.path.as_deref().unwrap_or(&header.name);
         if let Kind::Other(kind) = header.kind {
-            let path = shown(&String::from_utf8_lossy(name));
+            let path = excerpt(&String::from_utf8_lossy(name));
             return Err(BundleError::EntryKind { path, kind });
         }
         let directory = header.kind == Kind::Directory;
@@ -139,7 +140,7 @@ impl<R: Read> Walker<R> {
             return Ok(());
         }
         if header.mode & SET_ID_BITS != 0 {
-            let kind = "a file that runs with another's rights";
+            let kind = "a setuid or setgid file";
             return Err(BundleError::EntryKind { path, kind });
         }
         self.listing.paths.add_file(&path)?;

@@ -39,22 +39,22 @@ pub enum BundleError {
         limit: u64,
     },
     /// Not gzip.
-    #[error("the layer is {found}, not a bundle in gzip; push the 'bundle.tar.gz' that 'opa build' writes")]
+    #[error("the layer is {found}, not gzip")]
     NotGzip {
         /// What the first bytes look like.
         found: &'static str,
     },
     /// Damaged gzip.
-    #[error("the bundle's gzip is damaged: {cause}; build and push it again")]
+    #[error("the bundle's gzip is damaged: {cause}")]
     Gzip {
         /// What the decompressor said.
         cause: String,
     },
     /// Bytes after the end of the gzip member or of the archive.
-    #[error("there are bytes after the end of {0}, which not every reader would read; build it with 'opa build'")]
+    #[error("there are bytes after the end of {0}, which not every reader would read")]
     TrailingBytes(&'static str),
     /// A header that not every reader interprets alike.
-    #[error("entry {entry} of the bundle's archive {cause}; build it with 'opa build'")]
+    #[error("entry {entry} of the bundle's archive {cause}")]
     Header {
         /// Which header, counted from 1.
         entry: u64,
@@ -70,7 +70,7 @@ pub enum BundleError {
         kind: &'static str,
     },
     /// A path that a reader could take to lie elsewhere.
-    #[error("the path '{path}' in the bundle {cause}; rename it and build the bundle again")]
+    #[error("the path '{path}' in the bundle {cause}")]
     Path {
         /// The path, cut and escaped.
         path: String,
@@ -118,12 +118,10 @@ pub enum BundleError {
         path: String,
     },
     /// A delta bundle.
-    #[error("this is a delta bundle ('patch.json'), which changes data of a running OPA; push a full bundle")]
+    #[error("this is a delta bundle ('patch.json'), which changes data of a running OPA")]
     Delta,
     /// Nothing that OPA reads.
-    #[error(
-        "the bundle holds no file that OPA reads ({found}); put the files themselves into the layer, not an archive of them"
-    )]
+    #[error("the bundle holds no file that OPA reads ({found})")]
     Empty {
         /// What it holds instead.
         found: String,
@@ -165,9 +163,4 @@ pub(super) fn check(actual: Digest, size: u64, expected: &Digest, declared: u64)
         });
     }
     Ok(())
-}
-
-/// A foreign text, cut so that it cannot fill a message and escaped so that it cannot move the cursor.
-pub(super) fn shown(text: &str) -> String {
-    text.chars().take(100).flat_map(char::escape_debug).collect()
 }

@@ -4,8 +4,9 @@
 
 use serde::Deserialize;
 
-use super::error::{BundleError, shown};
+use super::error::BundleError;
 use crate::domain::strict_json;
+use crate::domain::text::excerpt;
 
 /// Its path.
 pub(super) const MANIFEST: &str = ".manifest";
@@ -46,7 +47,7 @@ pub(super) fn read(manifest: Option<&[u8]>, files: &[String]) -> Result<Manifest
     }
     // OPA goes by the end of the path, so `app/x.manifest` would be read in place of the manifest or beside it.
     if let Some(path) = files.iter().find(|path| path.ends_with(MANIFEST) && *path != MANIFEST) {
-        return Err(BundleError::SecondManifest { path: shown(path) });
+        return Err(BundleError::SecondManifest { path: excerpt(path) });
     }
     let wire: WireManifest = match manifest {
         None => WireManifest::default(),
@@ -80,8 +81,8 @@ fn check_overlap(roots: &[String]) -> Result<(), BundleError> {
         for other in roots.iter().skip(position + 1) {
             if contains(one, other) || contains(other, one) {
                 return Err(BundleError::OverlappingRoots {
-                    one: shown(one),
-                    other: shown(other),
+                    one: excerpt(one),
+                    other: excerpt(other),
                 });
             }
         }
@@ -99,7 +100,7 @@ fn check_data(roots: &[String], files: &[String]) -> Result<(), BundleError> {
             .any(|root| contains(root, directory) || root.starts_with(directory));
         // `opa build` writes an empty `data.json` at the root even where there are no roots.
         if !inside && !directory.is_empty() {
-            return Err(BundleError::OutsideRoots { path: shown(path) });
+            return Err(BundleError::OutsideRoots { path: excerpt(path) });
         }
     }
     Ok(())

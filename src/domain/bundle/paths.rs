@@ -6,9 +6,10 @@
 use std::collections::BTreeSet;
 
 use super::Limits;
-use super::error::{BundleError, shown};
+use super::error::BundleError;
 use super::manifest::is_read_by_opa;
 use crate::domain::strict_json::fold;
+use crate::domain::text::excerpt;
 
 /// Combining characters, which a decomposed spelling of a letter has and a composed one has not: without them there is one
 /// spelling, so no two paths can be Unicode twins. And characters that show nothing or turn the text around.
@@ -32,7 +33,7 @@ pub(super) fn normalise(name: &[u8], directory: bool, limits: &Limits) -> Result
         return Err(BundleError::limit("bytes in one path", limits.path_bytes as u64));
     }
     let refuse = |cause| BundleError::Path {
-        path: shown(&String::from_utf8_lossy(name)),
+        path: excerpt(&String::from_utf8_lossy(name)),
         cause,
     };
     let text = std::str::from_utf8(name).map_err(|_| refuse("is not UTF-8"))?;
@@ -89,7 +90,7 @@ pub(super) struct Paths {
 impl Paths {
     pub(super) fn add_file(&mut self, path: &str) -> Result<(), BundleError> {
         if !self.folded_files.insert(fold(path)) {
-            return Err(BundleError::Duplicate { path: shown(path) });
+            return Err(BundleError::Duplicate { path: excerpt(path) });
         }
         self.files.insert(path.to_owned());
         Ok(())
@@ -112,12 +113,12 @@ impl Paths {
             });
         let mut directories = parents.chain(self.folded_directories.iter().map(String::as_str));
         if let Some(path) = directories.find(|path| self.folded_files.contains(*path)) {
-            return Err(BundleError::FileAndDirectory { path: shown(path) });
+            return Err(BundleError::FileAndDirectory { path: excerpt(path) });
         }
         if !self.files.iter().any(|file| is_read_by_opa(file)) {
             let found = self.files.first().map_or_else(
                 || "it is empty".to_owned(),
-                |file| format!("first is '{}'", shown(file)),
+                |file| format!("first is '{}'", excerpt(file)),
             );
             return Err(BundleError::Empty { found });
         }

@@ -11,7 +11,7 @@ use crate::domain::digest::{Digest, Hasher};
 const RATIO_FROM: u64 = 1 << 20;
 
 /// Reads the stored bytes, hashes all of them, and never more than there should be. Stops when it is cancelled.
-pub(super) struct Source<'a> {
+pub(super) struct HashingReader<'a> {
     reader: Box<dyn Read + Send>,
     token: &'a CancellationToken,
     hasher: Hasher,
@@ -20,7 +20,7 @@ pub(super) struct Source<'a> {
     failed: Option<BundleError>,
 }
 
-impl<'a> Source<'a> {
+impl<'a> HashingReader<'a> {
     pub(super) fn new(reader: Box<dyn Read + Send>, declared: u64, token: &'a CancellationToken) -> Self {
         Self {
             reader,
@@ -48,7 +48,7 @@ impl<'a> Source<'a> {
     }
 }
 
-impl Read for Source<'_> {
+impl Read for HashingReader<'_> {
     /// Fills the whole of `buffer` unless the end comes first.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.token.is_cancelled() {

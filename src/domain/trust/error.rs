@@ -4,21 +4,19 @@ use super::evidence::Fault;
 use super::{MAX_AUTHORITIES, MAX_KEYS, MAX_NAME_BYTES};
 use crate::domain::digest::Digest;
 use crate::domain::revision::ImageRevision;
-
-/// Most names that a message repeats.
-const SHOWN_NAMES: usize = 4;
+use crate::domain::text::quoted_list;
 
 /// Why a trust policy is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TrustPolicyError {
     /// No authority, which would require nothing, or over [`MAX_AUTHORITIES`].
-    #[error("{found} authorities; name 1 to {MAX_AUTHORITIES}")]
+    #[error("{found} authorities, not 1 to {MAX_AUTHORITIES}")]
     CountAuthorities {
         /// How many were given.
         found: usize,
     },
     /// No match required, which would require nothing, or more than there are authorities.
-    #[error("{required} matches required of {authorities} authorities; require 1 to {authorities}")]
+    #[error("{required} matches required of {authorities} authorities, not 1 to {authorities}")]
     MinimumMatches {
         /// How many are required.
         required: usize,
@@ -32,13 +30,13 @@ pub enum TrustPolicyError {
         name: String,
     },
     /// Two authorities have this name.
-    #[error("the authority name '{name}' is used twice; give each authority its own")]
+    #[error("the authority name '{name}' is used twice")]
     DuplicateName {
         /// The name.
         name: String,
     },
     /// The authority has no key, or over [`MAX_KEYS`].
-    #[error("authority '{name}' has {found} keys; give it 1 to {MAX_KEYS}")]
+    #[error("authority '{name}' has {found} keys, not 1 to {MAX_KEYS}")]
     CountKeys {
         /// The authority.
         name: String,
@@ -74,7 +72,7 @@ pub enum TrustError {
     /// There are signatures, and too few authorities made them.
     #[error(
         "image {} of '{}' carries {found} signature{}, by {} of the {needed} authorities needed ({}); missing: {}{}",
-        subject.digest.short(), subject.repository, if *found == 1 { "" } else { "s" }, matched.len(), list(matched), list(missing), reasons(faults)
+        subject.digest.short(), subject.repository, if *found == 1 { "" } else { "s" }, matched.len(), quoted_list(matched), quoted_list(missing), reasons(faults)
     )]
     Mismatch {
         /// The image.
@@ -93,19 +91,6 @@ pub enum TrustError {
     /// The caller does not wait for the decision any more, so it was not made.
     #[error("checking the signatures was cancelled")]
     Cancelled,
-}
-
-/// `'a', 'b' and 2 more`.
-#[must_use]
-pub fn list(names: &[String]) -> String {
-    if names.is_empty() {
-        return "none".to_owned();
-    }
-    let shown: Vec<String> = names.iter().take(SHOWN_NAMES).map(|name| format!("'{name}'")).collect();
-    match names.len().saturating_sub(SHOWN_NAMES) {
-        0 => shown.join(", "),
-        more => format!("{} and {more} more", shown.join(", ")),
-    }
 }
 
 /// `; not counted: unreadable, for another digest`.

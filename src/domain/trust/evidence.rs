@@ -43,6 +43,8 @@ pub enum Evidence {
     },
     /// A Sigstore bundle v0.3 in JSON.
     SigstoreBundle(Vec<u8>),
+    /// Evidence that was not fetched, because it cannot count.
+    Unusable(Fault),
 }
 
 /// Why one piece of evidence does not count.
@@ -57,7 +59,7 @@ pub enum Fault {
     /// Signed by a certificate instead of a key.
     #[error("made with a certificate, not with a key")]
     Certificate,
-    /// Another format: a bare message signature, another DSSE payload, more than one signature.
+    /// Another format: a bare message signature, another DSSE payload, no signature or more than one.
     #[error("in a format that 'cosign sign' does not write for images")]
     Format,
     /// An attestation, not a signature.
@@ -89,6 +91,7 @@ impl Evidence {
         match self {
             Self::SimpleSigning { payload, signature } => simple_signing(payload, signature, digest),
             Self::SigstoreBundle(json) => sigstore_bundle(json, digest),
+            Self::Unusable(fault) => Err(*fault),
         }
     }
 }
@@ -132,7 +135,7 @@ fn simple_signing(payload: &[u8], signature: &str, digest: &Digest) -> Result<Cl
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Bundle {
+struct SigstoreBundle {
     media_type: String,
     verification_material: Material,
     dsse_envelope: Option<Envelope>,
@@ -188,7 +191,7 @@ fn sigstore_bundle(json: &[u8], digest: &Digest) -> Result<Claim, Fault> {
     if json.len() > MAX_BUNDLE_BYTES {
         return Err(Fault::TooLarge);
     }
-    let bundle: Bundle = strict_json::parse(json).map_err(|_| Fault::Unreadable)?;
+    let bundle: SigstoreBundle = strict_json::parse(json).map_err(|_| Fault::Unreadable)?;
     if !BUNDLE_TYPES.contains(&bundle.media_type.as_str()) {
         return Err(Fault::Format);
     }

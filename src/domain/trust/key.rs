@@ -48,21 +48,19 @@ pub enum PublicKeyError {
     #[error("larger than 64 KiB, which no list of public keys is")]
     LimitSize,
     /// Over [`MAX_KEYS`].
-    #[error("more than 16 keys; split them over several authorities")]
+    #[error("more than 16 keys")]
     LimitKeys,
     /// No PEM block.
     #[error("no PEM block; expected '-----BEGIN PUBLIC KEY-----', as in 'cosign.pub'")]
     Empty,
     /// A private key.
-    #[error(
-        "a private key, where a public one belongs; write its public half ('cosign public-key --key cosign.key') and replace the key if others could read it"
-    )]
+    #[error("a private key instead of a public one")]
     PrivateKey,
     /// A certificate.
-    #[error("a certificate, where a public key belongs; extract its key with 'openssl x509 -pubkey -noout'")]
+    #[error("a certificate instead of a public key")]
     Certificate,
     /// Another kind of PEM block.
-    #[error("a PEM block that is not a 'PUBLIC KEY'; convert it with 'openssl pkey -pubin -pubout' or 'ssh-keygen'")]
+    #[error("a PEM block that is not a 'PUBLIC KEY'")]
     OtherBlock,
     /// Text outside of blocks, a block without end, or content that is not base64.
     #[error("line {line} is not PEM; expected only '-----BEGIN PUBLIC KEY-----' blocks")]

@@ -7,7 +7,9 @@ use rstest::rstest;
 #[rstest]
 #[case::legacy(legacy)]
 #[case::bundle(bundle)]
-fn a_signature_by_the_key_proves_the_digest(#[case] sign: fn(&sigstore_verify::crypto::KeyPair, &Digest) -> Evidence) {
+fn a_signature_by_the_key_verifies_the_digest(
+    #[case] sign: fn(&sigstore_verify::crypto::KeyPair, &Digest) -> Evidence,
+) {
     let pair = signer();
     let revision = revision(b"one");
     let policy = trusting(&pair);
@@ -18,7 +20,7 @@ fn a_signature_by_the_key_proves_the_digest(#[case] sign: fn(&sigstore_verify::c
         trust_digest,
     } = verified.verification()
     else {
-        panic!("no proof")
+        panic!("not verified")
     };
     assert_eq!(authorities, &["release"]);
     assert_eq!(Some(trust_digest), policy.digest());
@@ -27,7 +29,7 @@ fn a_signature_by_the_key_proves_the_digest(#[case] sign: fn(&sigstore_verify::c
 #[rstest]
 #[case::legacy(legacy)]
 #[case::bundle(bundle)]
-fn a_signature_for_another_digest_or_by_another_key_proves_nothing(
+fn a_signature_for_another_digest_or_by_another_key_does_not_count(
     #[case] sign: fn(&sigstore_verify::crypto::KeyPair, &Digest) -> Evidence,
 ) {
     let (pair, stranger) = (signer(), signer());

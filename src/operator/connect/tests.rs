@@ -38,3 +38,17 @@ async fn a_connection_notices_when_the_other_side_is_gone() {
     assert_eq!(timer(address.port()).as_deref(), Some("02"));
     server.abort();
 }
+
+#[tokio::test]
+async fn an_api_server_without_a_host_or_an_address_says_why() {
+    let without_host = Config::new("/api".parse().expect("path"));
+    assert!(matches!(addresses(&without_host).await, Err(ConnectError::MissingHost)));
+    // No label of a name is so long, so nothing is sent to find its address.
+    let unknown = format!("https://{}.invalid:6443", "x".repeat(64));
+    let unknown = Config::new(unknown.parse().expect("URL"));
+    let error = addresses(&unknown).await.expect_err("no address");
+    assert!(std::error::Error::source(&error).is_some(), "{error}");
+    let known = Config::new("https://[::1]:6443".parse().expect("URL"));
+    let expected = SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, 6443));
+    assert_eq!(addresses(&known).await.expect("address"), [expected]);
+}

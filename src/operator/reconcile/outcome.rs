@@ -182,16 +182,13 @@ impl StepError {
             Self::Resolve(error) => hints::of_resolve(error),
             Self::Verify(error) => hints::of_verify(error),
             Self::Acquire(error) => hints::of_acquire(error),
+            Self::Validate(error) => error.hint().map(str::to_owned),
             Self::DeadlineExceeded(_) => Some(
                 "if the registry is slow, raise 'spec.timeout', or '--max-timeout' where that is shorter".to_owned(),
             ),
             Self::Panic => Some("please report it with the operator's log".to_owned()),
             // These are the operator's own, and name their fields themselves.
-            Self::Dereference(_)
-            | Self::Validate(_)
-            | Self::Observe(_)
-            | Self::Deliver(_)
-            | Self::LeadershipLost(_) => None,
+            Self::Dereference(_) | Self::Observe(_) | Self::Deliver(_) | Self::LeadershipLost(_) => None,
         }
     }
 
@@ -260,7 +257,7 @@ mod tests {
     fn a_message_is_the_fact_and_then_what_to_do() {
         let error = RegistryError::NotFound {
             host: "registry.example".to_owned(),
-            what: "acme/policy:1.0".to_owned(),
+            resource: "acme/policy:1.0".to_owned(),
         };
         assert_snapshot!(
             shown(error),
@@ -272,7 +269,7 @@ mod tests {
     fn a_fact_that_nobody_here_can_change_stands_alone() {
         let error = RegistryError::Unavailable {
             host: "registry.example".to_owned(),
-            what: "acme/policy:1.0".to_owned(),
+            resource: "acme/policy:1.0".to_owned(),
             status: 503,
         };
         assert_snapshot!(shown(error), @"registry 'registry.example' answered 503 for 'acme/policy:1.0'");

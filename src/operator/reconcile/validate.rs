@@ -13,6 +13,7 @@ use crate::domain::source::{ImageSource, Source, SourceError};
 use crate::domain::trust::{Authority, PublicKey, PublicKeyError, TrustPolicy, TrustPolicyError};
 use crate::operator::api::spec::{ConfigMapDeliverySpec, MAX_SPEC_BYTES, PolicyImage, UnreadableSpec, Verify};
 use crate::operator::delivery::{ConfigMapDelivery, Delivery};
+use crate::operator::hints;
 use crate::operator::identity::{MissingField, ObjectKey};
 use crate::pipeline::reason::{Classify, Disposition, Reason};
 pub use duration::{DEFAULT_TIMEOUT, MAX_TIMEOUT, deadline, interval, parse_max_timeout, timeout};
@@ -143,6 +144,19 @@ pub enum ValidateError {
     /// The ConfigMap belongs to Kubernetes.
     #[error("ConfigMap '{0}' belongs to Kubernetes; choose another 'spec.delivery.configMap.name'")]
     DeliverToReserved(String),
+}
+
+impl ValidateError {
+    /// What can be done about a fact of the domain. The operator's own messages say it themselves.
+    #[must_use]
+    pub(super) fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::ParseImage(error) => hints::of_reference(error),
+            Self::ReadKey { source, .. } => hints::of_key(source),
+            Self::CombineAuthorities(error) => hints::of_trust_policy(error),
+            _ => None,
+        }
+    }
 }
 
 impl Classify for ValidateError {

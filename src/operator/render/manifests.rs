@@ -19,7 +19,7 @@ const NO_UID: &str = "00000000-0000-0000-0000-000000000000";
 
 /// The objects of some manifest files.
 #[derive(Debug, Default)]
-pub struct Manifests {
+pub struct KubernetesManifests {
     policy_images: Vec<PolicyImage>,
     secrets: BTreeMap<NamespacedName, Secret>,
     config_maps: BTreeMap<NamespacedName, ConfigMap>,
@@ -68,7 +68,7 @@ pub enum ManifestsError {
     FindPolicyImage,
 }
 
-impl Manifests {
+impl KubernetesManifests {
     /// Reads files; `-` is standard input. Objects without a namespace get `namespace`. Kinds that a PolicyImage cannot
     /// name are passed over, so that a whole GitOps directory can be given.
     ///
@@ -224,7 +224,7 @@ fn policy_image(mut document: Value, place: &Place<'_>) -> Result<PolicyImage, M
     Ok(object)
 }
 
-impl ObjectReader for Manifests {
+impl ObjectReader for KubernetesManifests {
     async fn secret(&self, namespace: &str, name: &str, keys: &[&str]) -> Result<Option<Values>, ReadError> {
         let found = self.secrets.get(&NamespacedName::new(namespace, name));
         Ok(found.map(|secret| {

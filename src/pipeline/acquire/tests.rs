@@ -23,7 +23,8 @@ async fn acquire_sized(registry: &InMemoryRegistry, size: u64, largest: u64) -> 
     let source = ImageSource::new(&revision.to_string().parse().unwrap(), None, RegistryAccess::default()).unwrap();
     let (limits, blocking) = (Limits::default(), BlockingWork::default());
     let manifest = open(registry, &source, &verified).await?;
-    acquire(registry, &source, manifest, limits, largest, &blocking).await
+    let (repository, access) = (source.repository(), source.access());
+    acquire(registry, repository, access, manifest, limits, largest, &blocking).await
 }
 
 /// A layer of `size: 2^40` streamed into the cache for as long as the run could last.

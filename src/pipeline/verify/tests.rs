@@ -1,4 +1,4 @@
-use super::piece::SIGNATURE;
+use super::signature::SIGNATURE;
 use super::*;
 use crate::domain::artifact::{Descriptor, OCI_MANIFEST};
 use crate::domain::trust::testing::{authority, bundle, legacy, revision, sign_statement, signer, statement, trusting};
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 const EMPTY_TYPE: &str = "application/vnd.oci.empty.v1+json";
 
-/// A registry and the image in it that is to be proved.
+/// A registry and the image in it that is to be verified.
 struct Case {
     registry: InMemoryRegistry,
     revision: ImageRevision,
@@ -68,13 +68,14 @@ impl Case {
     fn attach(&self, evidence: &Evidence) {
         match evidence {
             Evidence::SigstoreBundle(json) => {
-                let layer = self.layer(BUNDLE_LAYER, json, None);
+                let layer = self.layer(SIGSTORE_BUNDLE_LAYER, json, None);
                 self.refer(&self.revision.digest, &[layer]);
             }
             Evidence::SimpleSigning { payload, signature } => {
                 let layers = vec![self.layer(PAYLOAD_LAYER, payload, Some(signature))];
                 self.tag(&json!({ "schemaVersion": 2, "mediaType": OCI_MANIFEST, "layers": layers }));
             }
+            Evidence::Unusable(fault) => panic!("{fault}"),
         }
     }
 
@@ -109,7 +110,7 @@ impl Case {
 fn unavailable() -> RegistryError {
     RegistryError::Unavailable {
         host: "registry.example".into(),
-        what: "x".into(),
+        resource: "x".into(),
         status: 503,
     }
 }
@@ -180,7 +181,7 @@ async fn attestations_and_referrers_of_something_else_are_no_signatures() {
     let Evidence::SigstoreBundle(json) = bundle(&case.pair, &case.revision.digest) else {
         panic!()
     };
-    let layer = case.layer(BUNDLE_LAYER, &json, None);
+    let layer = case.layer(SIGSTORE_BUNDLE_LAYER, &json, None);
     case.refer(&Digest::of(b"other"), &[layer]);
     let junk = case
         .registry
@@ -211,7 +212,7 @@ async fn what_cannot_be_asked_is_unknown_and_not_absent(#[case] method: Method) 
 }
 
 #[tokio::test]
-async fn a_piece_that_is_listed_and_not_there_is_unknown_but_hides_no_other() {
+async fn a_signature_that_is_listed_and_not_there_is_unknown_but_hides_no_other() {
     let case = Case::new();
     case.list(Digest::of(b"gone"));
     assert_eq!(case.reason().await, Reason::VerificationUnavailable);
@@ -242,27 +243,27 @@ async fn a_registry_that_limits_or_denies_keeps_its_reason() {
 }
 
 #[tokio::test]
-async fn many_and_large_pieces_are_cut_off() {
+async fn many_and_large_signatures_are_cut_off() {
     let case = Case::new();
     for number in 0..80 {
-        let layer = case.layer(BUNDLE_LAYER, format!("{number}").as_bytes(), None);
+        let layer = case.layer(SIGSTORE_BUNDLE_LAYER, format!("{number}").as_bytes(), None);
         case.refer(&case.revision.digest, &[layer]);
     }
     assert_eq!(case.reason().await, Reason::SignatureMismatch);
-    assert_eq!(case.registry.calls(Method::Blob), MAX_EVIDENCE);
+    assert_eq!(case.registry.calls(Method::Blob), MAX_SIGNATURES);
     let case = Case::new();
-    let large = |size: usize| case.layer(BUNDLE_LAYER, &vec![b' '; size], None);
+    let large = |size: usize| case.layer(SIGSTORE_BUNDLE_LAYER, &vec![b' '; size], None);
     let layers: Vec<Value> = (0..10).map(|index| large(MAX_BUNDLE_BYTES - index)).collect();
     case.refer(&case.revision.digest, &[large(MAX_BUNDLE_BYTES + 1)]);
     case.refer(&case.revision.digest, &layers);
-    let found = gather(&case.registry, Stage::Bundles, &case.source(), &case.revision)
+    let found = fetch(&case.registry, Stage::SigstoreBundles, &case.source(), &case.revision)
         .await
         .unwrap();
-    assert_eq!((found.pieces.len(), case.registry.calls(Method::Blob)), (9, 8));
+    assert_eq!((found.signatures.len(), case.registry.calls(Method::Blob)), (9, 8));
 }
 
 #[test]
-fn nothing_but_the_signature_is_kept_of_a_manifest_while_its_pieces_are_fetched() {
+fn nothing_else_of_a_manifest_is_kept_while_its_signatures_are_fetched() {
     let layer = |media_type: &str, signature: &str| {
         let text = "x".repeat(1000);
         json!({
@@ -275,6 +276,7 @@ fn nothing_but_the_signature_is_kept_of_a_manifest_while_its_pieces_are_fetched(
         layer(PAYLOAD_LAYER, "c2ln"),
         layer("text/plain", ""),
         layer(PAYLOAD_LAYER, &too_long),
+        json!({ "mediaType": PAYLOAD_LAYER, "digest": Digest::of(b"1"), "size": 1 }),
     ];
     let manifest = json!({ "schemaVersion": 2, "mediaType": OCI_MANIFEST, "layers": layers }).to_string();
     let manifest = RawManifest {
@@ -283,11 +285,11 @@ fn nothing_but_the_signature_is_kept_of_a_manifest_while_its_pieces_are_fetched(
         bytes: manifest.into_bytes(),
     };
     let listed = list(manifest, None, PAYLOAD_LAYER);
-    let large: Vec<bool> = listed.iter().map(Listed::is_too_large).collect();
-    assert_eq!(large, [false, true]);
-    for Listed { layer, .. } in &listed {
-        assert_eq!((&layer.artifact_type, layer.annotations.len()), (&None, 0));
-    }
+    let [Ok(SignatureLayer { layer, .. }), too_long, without] = listed.as_slice() else {
+        panic!("{listed:?}")
+    };
+    assert_eq!((&layer.artifact_type, layer.annotations.len()), (&None, 0));
+    assert_eq!((too_long, without), (&Err(Fault::TooLarge), &Err(Fault::Format)));
     assert!(format!("{listed:?}").len() < 1000);
 }
 
@@ -309,20 +311,21 @@ impl crate::domain::bundle::Content for Evicted {
 async fn evidence_that_cannot_be_read_is_no_lack_of_signatures() {
     let case = Case::new();
     let layer = Descriptor {
-        media_type: BUNDLE_LAYER.to_owned(),
+        media_type: SIGSTORE_BUNDLE_LAYER.to_owned(),
         digest: Digest::of(b"1"),
         size: 1,
         artifact_type: None,
         annotations: BTreeMap::new(),
     };
-    let piece = Listed::of(layer).unwrap().piece(Some(std::sync::Arc::new(Evicted)));
+    let listed = SignatureLayer::of(layer).unwrap().unwrap();
+    let signature = listed.stored(std::sync::Arc::new(Evicted));
     let policy = trusting(&case.pair);
     let decision = decide(
         &BlockingWork::default(),
         &Tenant::default(),
         &policy,
         &case.revision,
-        vec![piece],
+        vec![signature],
     )
     .await;
     let decision = decision.unwrap();

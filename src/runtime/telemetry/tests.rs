@@ -7,6 +7,8 @@ use rstest::rstest;
 
 use super::*;
 
+const SUPPRESSED: [&str; 2] = ["client::http", "watcher::stream"];
+
 /// A sink that remembers, and that writes only after `open` was sent or dropped.
 #[derive(Clone)]
 struct Sink {
@@ -52,7 +54,10 @@ fn logged(format: LogFormat, filter: &str, log: impl FnOnce()) -> String {
     let (sink, open) = Sink::blocked();
     drop(open);
     let (queue, flush) = queue::start(sink.clone()).expect("thread");
-    tracing::dispatcher::with_default(&dispatch(format, parse(filter).expect("filter"), queue), log);
+    tracing::dispatcher::with_default(
+        &dispatch(format, parse(filter).expect("filter"), &SUPPRESSED, queue),
+        log,
+    );
     drop(flush);
     sink.text()
 }
@@ -84,16 +89,16 @@ fn text_lines_hold_no_escapes() {
 
 #[rstest]
 #[case::trace("trace")]
-#[case::the_client("info,kube=debug,kube_client=trace")]
-#[case::by_name("info,kube_client::client=trace,kube_runtime::watcher=trace")]
-#[case::by_span("info,kube_client::client[HTTP]=trace")]
-fn what_the_client_of_the_api_server_received_is_in_no_line(#[case] filter: &str) {
+#[case::the_client("info,client=trace")]
+#[case::by_name("info,client::http=trace,watcher::stream=trace")]
+#[case::by_span("info,client::http[HTTP]=trace")]
+fn what_is_suppressed_is_in_no_line_whatever_the_filter(#[case] filter: &str) {
     let text = logged(LogFormat::Text, filter, || {
-        let span = tracing::error_span!(target: "kube_client::client", "HTTP");
+        let span = tracing::error_span!(target: "client::http", "HTTP");
         let _entered = span.enter();
-        tracing::warn!(target: "kube_client::client", "{{\"data\":\"canary\"}}, expected a string");
-        tracing::debug!(target: "kube_runtime::watcher", "invalid type: string \"canary\"");
-        tracing::error!(target: "kube_client::config", "the rest of the crate is heard");
+        tracing::warn!(target: "client::http", "{{\"data\":\"canary\"}}, expected a string");
+        tracing::debug!(target: "watcher::stream", "invalid type: string \"canary\"");
+        tracing::error!(target: "client::config", "the rest of the crate is heard");
     });
     assert!(!text.contains("canary"), "{text}");
     assert!(text.contains("the rest of the crate is heard"), "{text}");
@@ -125,7 +130,7 @@ fn a_panic_is_a_line_of_the_log() {
 fn a_reader_that_stops_does_not_stop_the_program() {
     let (sink, open) = Sink::blocked();
     let (queue, flush) = queue::start(sink.clone()).expect("thread");
-    let dispatch = dispatch(LogFormat::Json, parse("info").expect("filter"), queue);
+    let dispatch = dispatch(LogFormat::Json, parse("info").expect("filter"), &SUPPRESSED, queue);
     let started = Instant::now();
     tracing::dispatcher::with_default(&dispatch, || {
         for number in 0..20_000 {

@@ -17,6 +17,7 @@ use super::{MAX_LINES, MAX_RECONCILE_LINES, complaints, cycles, unchecked_featur
 #[case::adapters_listed("adapters.rs", "pub mod registry;\npub use self::registry::Client;")]
 #[case::the_shared_adapter("adapters/registry/token.rs", "use crate::adapters::network::egress::EgressPolicy;")]
 #[case::pem_is_no_flag("domain/trust/key.rs", "const A: &str = \"expected '-----BEGIN PUBLIC KEY-----'\";")]
+#[case::a_dash_is_no_flag("domain/a.rs", "const A: &str = \"first -- then --- and 'imagePullSecretsX'\";")]
 #[case::a_field_in_a_comment("domain/a.rs", "/// `spec.image` of a PolicyImage, and '--flag'.\nstruct A;")]
 #[case::a_field_in_a_program("operator/hints.rs", "const A: &str = \"set 'spec.verify'\";")]
 #[case::a_program("bin/policy-operator.rs", "use policy_operator::operator::run;")]
@@ -106,6 +107,8 @@ fn a_wrong_import_is_named(#[case] path: &str, #[case] text: &str, #[case] expec
 #[rstest]
 #[case("domain/a.rs", "pub async fn a() {}", "async")]
 #[case("domain/a.rs", "fn a() { tokio::spawn(x) }", "tokio")]
+#[case("domain/a.rs", "use moka::future::Cache;", "moka")]
+#[case("domain/a.rs", "#[derive(strum::Display)]\nenum A {}", "strum")]
 #[case("domain/a.rs", "use std::fs::File;", "std::fs")]
 #[case("domain/a.rs", "use std::{fmt, fs};", "std::fs")]
 #[case("domain/a.rs", "use std::net::TcpStream;", "std::net")]
@@ -132,7 +135,10 @@ fn a_forbidden_name_is_named(#[case] path: &str, #[case] text: &str, #[case] nam
 
 #[rstest]
 #[case::a_field("domain/a.rs", "const A: &str = \"set 'spec.verify'\";")]
+#[case::a_field_of_the_status("domain/a.rs", "const A: &str = \"see status.bundle\";")]
+#[case::a_field_without_its_path("adapters/registry/a.rs", "const A: &str = \"see 'imagePullSecrets'\";")]
 #[case::a_flag("pipeline/a.rs", "#[error(\"see '--cache-dir'\")]\nstruct A;")]
+#[case::a_flag_within_a_text("pipeline/a.rs", "#[error(\"see --cache-dir\")]\nstruct A;")]
 #[case::a_secret("adapters/registry/a.rs", "const A: &str = \"the pull secret\";")]
 fn a_message_of_a_shared_layer_names_no_field_or_flag(#[case] path: &str, #[case] text: &str) {
     let found = complaints(path, text);
@@ -172,13 +178,17 @@ fn a_circle_of_imports_is_told_once() {
     );
 }
 
-#[test]
-fn a_circle_is_seen_through_what_its_folder_re_exports() {
+#[rstest]
+#[case("pub")]
+#[case("pub(crate)")]
+#[case("pub(super)")]
+#[case("pub(in crate::operator)")]
+fn a_circle_is_seen_through_what_its_folder_re_exports(#[case] visibility: &str) {
+    let re_exports = format!(
+        "mod a;\nmod b;\n/// Because of b;\n{visibility} use self::a::{{A, Other}};\n    {visibility} use b::B;"
+    );
     let files = [
-        (
-            "operator/run.rs",
-            "mod a;\nmod b;\npub use self::a::{A, Other};\npub use b::B;",
-        ),
+        ("operator/run.rs", re_exports.as_str()),
         ("operator/run/a.rs", "use super::B;"),
         ("operator/run/b.rs", "use super::{A, Own};"),
     ];

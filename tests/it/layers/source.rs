@@ -1,6 +1,10 @@
 //! Reads Rust just well enough to know which paths a file names.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
+
+use policy_operator::operator::api::crd::definition;
+use serde_json::Value;
 
 use super::{FORBIDDEN, HINTS, LAYERS, MAX_LINES, MAX_RECONCILE_LINES, SHARED_ADAPTER, STATES_FACTS};
 
@@ -98,7 +102,9 @@ impl Source {
         if !self.layer().is_some_and(|(own, _)| STATES_FACTS.contains(&own)) {
             return Vec::new();
         }
-        let is_hint = |literal: &&String| HINTS.iter().any(|hint| contains_hint(literal, hint));
+        let is_hint = |literal: &&String| {
+            HINTS.iter().any(|hint| literal.contains(hint)) || names_a_flag(literal) || names_a_field(literal)
+        };
         let found = self.literals.iter().filter(is_hint);
         found
             .map(|literal| format!("says {literal}, which only a program can say"))
@@ -144,10 +150,7 @@ impl Source {
 
     /// The names that this file re-exports from its children, with the child that each is from.
     pub(super) fn re_exports(&self) -> Vec<(String, String)> {
-        let statements = self.code.split(';').filter_map(|text| {
-            let start = text.find("pub use ").or_else(|| text.find("pub(crate) use "))?;
-            text[start..].split_once("use ").map(|(_, tree)| tree)
-        });
+        let statements = self.code.split(';').filter_map(re_exported);
         let trees = statements.flat_map(|tree| paths(&tokens(tree).0));
         trees
             .map(|path| path.into_iter().skip_while(|part| part == "self").collect::<Vec<_>>())
@@ -170,12 +173,50 @@ impl Source {
     }
 }
 
-/// Whether a message names what `hint` stands for. `'--` begins a flag only before a letter: PEM has it too.
-fn contains_hint(literal: &str, hint: &str) -> bool {
-    literal.match_indices(hint).any(|(at, _)| {
-        let next = literal[at + hint.len()..].chars().next();
-        hint != "'--" || next.is_some_and(char::is_alphabetic)
-    })
+/// What follows `pub use`, or `use` with any other visibility, if the statement is one. Comments may precede it.
+fn re_exported(statement: &str) -> Option<&str> {
+    let (before, tree) = statement.rsplit_once("use ")?;
+    let visibility = before.lines().last()?.trim();
+    let is_restricted = visibility.starts_with("pub(") && visibility.ends_with(')');
+    (visibility == "pub" || is_restricted).then_some(tree)
+}
+
+/// Whether a message names a flag: two hyphens and a lower-case letter. PEM has five hyphens and a capital.
+fn names_a_flag(literal: &str) -> bool {
+    literal
+        .match_indices("--")
+        .any(|(at, _)| literal[at + 2..].starts_with(|next: char| next.is_ascii_lowercase()))
+}
+
+/// Whether a word of a message is the name of a field of the CRD. Fields of one word, such as `image`, are words of any
+/// message.
+fn names_a_field(literal: &str) -> bool {
+    let is_part = |character: char| character.is_alphanumeric() || character == '_';
+    let mut words = literal.split(|character| !is_part(character));
+    words.any(|word| FIELDS.contains(word))
+}
+
+/// The fields of the CRD whose names only Kubernetes users know, because they consist of several words.
+static FIELDS: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
+    let definition = definition().expect("the definition");
+    let schema = serde_json::to_value(&definition.spec.versions).expect("JSON");
+    let mut fields = BTreeSet::new();
+    collect_fields(&schema, &mut fields);
+    fields.retain(|name| name.contains(char::is_uppercase));
+    fields
+});
+
+fn collect_fields(schema: &Value, fields: &mut BTreeSet<String>) {
+    match schema {
+        Value::Object(entries) => {
+            if let Some(Value::Object(properties)) = entries.get("properties") {
+                fields.extend(properties.keys().cloned());
+            }
+            entries.values().for_each(|value| collect_fields(value, fields));
+        }
+        Value::Array(items) => items.iter().for_each(|item| collect_fields(item, fields)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
 }
 
 /// Words, `::` and single characters, and apart from them the literals; comments are left out.

@@ -165,14 +165,14 @@ async fn a_key_that_is_rotated_is_asked_for_within_an_interval_and_the_old_bundl
     assert_eq!(
         trusted(&object),
         trusted(&before),
-        "what is delivered was proved by the old key"
+        "what is delivered was verified by the old key"
     );
     sign_as(new, arena.registry(), &pushed.pinned, Format::Bundle).await;
     let object = arena.ready("app").await;
     assert_ne!(trusted(&object), trusted(&before));
     rotate(&arena, &format!("{}{}", old.public_pem, new.public_pem)).await;
     let both = arena
-        .until("app", "proved by either key", |object| {
+        .until("app", "verified by either key", |object| {
             trusted(object) != trusted(&before)
         })
         .await;
@@ -181,7 +181,7 @@ async fn a_key_that_is_rotated_is_asked_for_within_an_interval_and_the_old_bundl
 
 /// Whoever holds the old key and may push could otherwise have its policy put back by removing the tag.
 #[tokio::test]
-async fn what_only_a_removed_key_proved_is_not_put_back() {
+async fn what_only_a_removed_key_verified_is_not_restored() {
     let arena = Arena::open("verification-removed-key").await;
     let pushed = arena.push("1.0.0", "one").await;
     sign_as(release().await, arena.registry(), &pushed.pinned, Format::Bundle).await;
@@ -257,9 +257,9 @@ async fn an_unsigned_image_never_slips_through_while_the_tag_moves() {
     assert!((1..30).contains(&refused), "both were seen: {refused}");
 }
 
-/// D03: whoever controls the registry cannot replace what was proved by what was not.
+/// D03: whoever controls the registry cannot replace what was verified by what was not.
 #[tokio::test]
-async fn when_signatures_vanish_and_the_tag_moves_the_proved_version_stays() {
+async fn when_signatures_vanish_and_the_tag_moves_the_verified_version_stays() {
     let arena = Arena::open("verification-vanished").await;
     let registry = Distribution::start(DistributionOptions::default())
         .await
@@ -314,7 +314,7 @@ fn signature_tag(digest: &str) -> String {
 #[case(Format::Legacy)]
 #[case(Format::Bundle)]
 #[tokio::test]
-async fn a_signature_that_is_copied_to_another_image_proves_nothing(#[case] format: Format) {
+async fn a_signature_that_is_copied_to_another_image_does_not_verify_it(#[case] format: Format) {
     let arena = Arena::open("verification-copied").await;
     let registry = arena.registry();
     let (signed, forged) = (arena.push("a", "one").await, arena.push("b", "two").await);

@@ -35,7 +35,7 @@ async fn ask_everything(endpoint: &Endpoint, access: &RegistryAccess) {
 
     let missing = client.resolve(&repository, &tag("2.0"), access).await.unwrap_err();
     assert!(
-        matches!(missing, RegistryError::NotFound { ref what, .. } if what == "acme/policy:2.0"),
+        matches!(missing, RegistryError::NotFound { ref resource, .. } if resource == "acme/policy:2.0"),
         "{missing}"
     );
     let missing = client

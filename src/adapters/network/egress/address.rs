@@ -1,19 +1,19 @@
-//! Which addresses are what.
+//! Classes of IP addresses.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// The address and every IPv4 address that it carries: a gateway or the kernel may turn one into the other.
-pub(super) fn forms(address: IpAddr) -> impl Iterator<Item = IpAddr> {
-    let carried = match address {
+/// The address and any IPv4 address embedded in it: a gateway or the kernel may turn one into the other.
+pub(super) fn equivalent_addresses(address: IpAddr) -> impl Iterator<Item = IpAddr> {
+    let embedded = match address {
         IpAddr::V4(_) => None,
-        IpAddr::V6(address) => carried(address),
+        IpAddr::V6(address) => embedded_ipv4(address),
     };
     // A mapped address *is* the IPv4 address it maps; as IPv6 it says nothing.
-    std::iter::once(address.to_canonical()).chain(carried.map(IpAddr::V4))
+    std::iter::once(address.to_canonical()).chain(embedded.map(IpAddr::V4))
 }
 
 #[expect(clippy::many_single_char_names, reason = "eight segments have no better names")]
-fn carried(address: Ipv6Addr) -> Option<Ipv4Addr> {
+fn embedded_ipv4(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let [a, b, c, d, e, f, g, h] = address.segments();
     let v4 = |high: u16, low: u16| {
         let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());

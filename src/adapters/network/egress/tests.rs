@@ -17,6 +17,18 @@ fn url(host: &str) -> Url {
 }
 
 #[rstest]
+#[case::without_a_host("data:text/plain,x")]
+#[case::without_a_port("unknown://registry.example/")]
+#[tokio::test]
+async fn a_url_that_leads_nowhere_is_refused(#[case] url: &str) {
+    let refused = policy(false, true, &[]).check_url(&url.parse().unwrap()).await;
+    assert!(
+        matches!(refused, Err(NetworkError::AddressRefused { .. })),
+        "{refused:?}"
+    );
+}
+
+#[rstest]
 #[case::loopback("127.0.0.1")]
 #[case::loopback_other("127.8.9.10")]
 #[case::decimal("2130706433")]

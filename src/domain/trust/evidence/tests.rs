@@ -103,7 +103,7 @@ proptest! {
         let _ = fault(&Evidence::SimpleSigning { payload: bytes, signature });
     }
 
-    /// Whatever single byte changes, the evidence no longer proves anything or proves exactly the same claim.
+    /// Whatever single byte changes, the evidence no longer makes a claim, or makes exactly the same one.
     #[test]
     fn never_panics_on_damaged_evidence(position in 0usize..600, byte in any::<u8>()) {
         let mut json = envelope(&signer(), statement(&digest()).to_string().as_bytes()).to_string().into_bytes();

@@ -86,7 +86,7 @@ fn registry(error: RegistryError) -> Outcome {
 fn unavailable() -> Outcome {
     registry(RegistryError::Unavailable {
         host: "ghcr.io".into(),
-        what: "acme/p:1".into(),
+        resource: "acme/p:1".into(),
         status: 503,
     })
 }

@@ -150,7 +150,7 @@ const FAULTS: &[(Break, &str)] = &[
     (|object, _| object.metadata.uid = None, "the object has no uid"),
     (
         |object, _| object.spec.image = "oci://a/b".into(),
-        "spec.image: image 'oci://a/b' starts with a scheme; write it as 'host/repository:tag'",
+        "spec.image: image 'oci://a/b' starts with a scheme",
     ),
     (
         |object, _| object.spec.semver = Some("newest".into()),
@@ -194,15 +194,15 @@ const FAULTS: &[(Break, &str)] = &[
     ),
     (
         |object, _| object.spec.verify.as_mut().unwrap().minimum_matches = 2,
-        "spec.verify: 2 matches required of 1 authorities; require 1 to 1",
+        "spec.verify: 2 matches required of 1 authorities, not 1 to 1",
     ),
     (
         |object, _| object.spec.verify.as_mut().unwrap().minimum_matches = -1,
-        "spec.verify: 0 matches required of 1 authorities; require 1 to 1",
+        "spec.verify: 0 matches required of 1 authorities, not 1 to 1",
     ),
     (
         |object, _| object.spec.verify.as_mut().unwrap().authorities.clear(),
-        "spec.verify: 0 authorities; name 1 to 16",
+        "spec.verify: 0 authorities, not 1 to 16",
     ),
     (
         |object, _| object.metadata.namespace = Some("kube-system".into()),

@@ -74,7 +74,7 @@ fn failure(error: impl Into<StepError>) -> Outcome {
 fn unavailable() -> Outcome {
     let error = RegistryError::Unavailable {
         host: "ghcr.io".into(),
-        what: "acme/authz:1.0.0".into(),
+        resource: "acme/authz:1.0.0".into(),
         status: 503,
     };
     failure(Arc::new(ResolveError::QueryRegistry(error)))

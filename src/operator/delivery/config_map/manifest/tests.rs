@@ -3,7 +3,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::ConfigMap;
 
 use super::*;
-use crate::domain::artifact::{BUNDLE_LAYER, OCI_MANIFEST, Opened};
+use crate::domain::artifact::{BUNDLE_LAYER, ImageOrIndex, OCI_MANIFEST};
 use crate::domain::bundle::Limits;
 use crate::domain::bundle::testing::{Bytes, Tar};
 use crate::domain::cancellation::CancellationToken;
@@ -31,7 +31,7 @@ fn verified(bytes: Vec<u8>) -> (Revision, Verified<Bundle>) {
         tag: image.tag().cloned(),
     };
     let verified = TrustPolicy::NotConfigured.decide(&revision, &[]).unwrap();
-    let Opened::Image(manifest) = verified.open(OCI_MANIFEST, manifest.as_bytes()).unwrap() else {
+    let ImageOrIndex::Image(manifest) = verified.open(OCI_MANIFEST, manifest.as_bytes()).unwrap() else {
         unreachable!()
     };
     (

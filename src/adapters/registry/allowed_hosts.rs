@@ -1,4 +1,4 @@
-//! Which hosts an operator may use.
+//! Which registries may be used.
 
 use std::str::FromStr;
 

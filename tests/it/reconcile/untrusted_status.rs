@@ -1,4 +1,4 @@
-//! Status tells the truth in time, and is never taken for a proof.
+//! Status is corrected in time, and is never trusted.
 
 use std::time::Duration;
 
