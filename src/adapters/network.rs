@@ -7,7 +7,7 @@ pub(crate) mod circuit_breaker;
 pub mod egress;
 pub mod error;
 pub(crate) mod redirect;
-mod resolver;
+pub(crate) mod resolver;
 pub(crate) mod retry;
 pub(crate) mod transport;
 

@@ -2,7 +2,8 @@
 //!
 //! A fair semaphore of the usual kind serves callers in order of arrival, so a tenant with a thousand callers goes before
 //! the one caller of another. Here the tenants that wait form a circle: each permit that is given back goes to the next
-//! tenant, and there to the caller that waits longest. A tenant that has nobody waiting costs nothing.
+//! tenant, and there to the caller that waits longest. A tenant that has nobody waiting costs nothing. Where permits are
+//! held for as long as an attacker likes, turns are not enough: there no tenant may hold more than a share of them.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,10 +16,12 @@ use crate::domain::access::Tenant;
 #[derive(Debug, Clone)]
 pub struct FairSemaphore(Arc<Mutex<State>>);
 
-/// Nobody waits while a permit is free.
+/// Nobody waits who could have a permit.
 #[derive(Debug)]
 struct State {
     free: usize,
+    /// The most permits that one tenant may hold.
+    share: usize,
     /// Permits by holder; none of zero.
     held: HashMap<Tenant, usize>,
     /// Each tenant once, in the order of their turns; none with an empty queue.
@@ -33,11 +36,18 @@ pub struct Permit {
 }
 
 impl FairSemaphore {
-    /// A semaphore with so many permits.
+    /// A semaphore with so many permits, all of which one tenant may hold while no other waits.
     #[must_use]
     pub fn new(permits: usize) -> Self {
+        Self::with_share(permits, permits)
+    }
+
+    /// A semaphore with so many permits, of which one tenant never holds more than `share`.
+    #[must_use]
+    pub fn with_share(permits: usize, share: usize) -> Self {
         Self(Arc::new(Mutex::new(State {
             free: permits,
+            share,
             held: HashMap::new(),
             waiting: VecDeque::new(),
         })))
@@ -48,7 +58,7 @@ impl FairSemaphore {
         loop {
             let turn = {
                 let mut state = self.lock();
-                if state.free > 0 {
+                if state.free > 0 && state.may_hold_another(tenant) {
                     state.free -= 1;
                     return self.permit(&mut state, tenant);
                 }
@@ -72,13 +82,12 @@ impl FairSemaphore {
     #[must_use]
     pub fn is_contended(&self, tenant: &Tenant) -> bool {
         let state = self.lock();
-        let held = |tenant| state.held.get(tenant).copied().unwrap_or_default();
         let most = state.held.values().copied().max().unwrap_or_default();
         let another_waits = state
             .waiting
             .iter()
             .any(|(waiting, queue)| waiting != tenant && queue.iter().any(|caller| !caller.is_closed()));
-        another_waits && held(tenant) == most
+        another_waits && state.held_by(tenant) == most
     }
 
     fn permit(&self, state: &mut State, tenant: &Tenant) -> Permit {
@@ -108,9 +117,21 @@ impl State {
         turn
     }
 
+    fn held_by(&self, tenant: &Tenant) -> usize {
+        self.held.get(tenant).copied().unwrap_or_default()
+    }
+
+    fn may_hold_another(&self, tenant: &Tenant) -> bool {
+        self.held_by(tenant) < self.share
+    }
+
     /// The first caller of the tenant whose turn it is. The tenant then goes to the end of the line.
     fn next(&mut self) -> Option<(Tenant, oneshot::Sender<Permit>)> {
-        let (tenant, mut queue) = self.waiting.pop_front()?;
+        let first = self
+            .waiting
+            .iter()
+            .position(|(tenant, _)| self.may_hold_another(tenant))?;
+        let (tenant, mut queue) = self.waiting.remove(first)?;
         let next = queue.pop_front()?;
         if !queue.is_empty() {
             self.waiting.push_back((tenant.clone(), queue));
@@ -213,6 +234,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn no_tenant_holds_more_than_its_share() {
+        let semaphore = FairSemaphore::with_share(3, 2);
+        let (greedy, modest) = (Tenant::from("greedy"), Tenant::from("modest"));
+        let [first, _second] = [semaphore.acquire(&greedy).await, semaphore.acquire(&greedy).await];
+        let mut third = Box::pin(semaphore.acquire(&greedy));
+        assert!(poll!(third.as_mut()).is_pending(), "although one is free");
+        let last = semaphore.acquire(&modest).await;
+        drop(last);
+        assert!(poll!(third.as_mut()).is_pending());
+        drop(first);
+        assert!(poll!(third.as_mut()).is_ready());
+    }
+
+    #[tokio::test]
     async fn only_who_holds_most_is_in_the_way_of_another() {
         let semaphore = FairSemaphore::new(3);
         let (greedy, modest) = (Tenant::from("greedy"), Tenant::from("modest"));
@@ -230,8 +265,11 @@ mod tests {
     proptest! {
         /// Whatever callers do, no permit is lost and none is made.
         #[test]
-        fn permits_are_conserved(steps in proptest::collection::vec((0_usize..4, 0_usize..3, any::<bool>()), 1..200)) {
-            let semaphore = FairSemaphore::new(3);
+        fn permits_are_conserved(
+            share in 2_usize..4,
+            steps in proptest::collection::vec((0_usize..4, 0_usize..3, any::<bool>()), 1..200),
+        ) {
+            let semaphore = FairSemaphore::with_share(3, share);
             let mut callers = Vec::new();
             let mut permits = Vec::new();
             let mut context = std::task::Context::from_waker(std::task::Waker::noop());
@@ -253,7 +291,7 @@ mod tests {
                     std::task::Poll::Pending => true,
                 });
                 prop_assert_eq!(permits.len() + semaphore.available(), 3);
-                prop_assert!(callers.is_empty() || semaphore.available() == 0);
+                prop_assert!(callers.is_empty() || semaphore.available() <= 3 - share);
             }
         }
     }

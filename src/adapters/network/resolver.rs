@@ -1,12 +1,30 @@
 //! Name resolution that leaves out addresses the client must not reach.
+//!
+//! The system's resolver blocks a thread until it has a result, whoever still waits for it, and which name servers it asks
+//! is up to whoever chose the name. A zone whose servers never reply holds a thread for many seconds per lookup, and all
+//! files, signatures and lookups of the process need threads of the same pool. So there are few lookups at one time, and
+//! no tenant has more than a share of them.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::sync::{Arc, LazyLock};
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use super::egress::EgressPolicy;
 use super::error::RefusedAddress;
+use crate::domain::access::Tenant;
+use crate::pipeline::fair_semaphore::FairSemaphore;
+
+/// Lookups at one time, of the 512 threads that the runtime has for blocking work, and the most of one tenant.
+const LOOKUPS: (usize, usize) = (128, 16);
+
+/// One limit for the process, as there is one pool of threads.
+static LIMIT: LazyLock<FairSemaphore> = LazyLock::new(|| FairSemaphore::with_share(LOOKUPS.0, LOOKUPS.1));
+
+tokio::task_local! {
+    /// On whose behalf a request is sent. The HTTP client has no other way to tell its resolver.
+    pub(crate) static REQUESTER: Tenant;
+}
 
 /// The system's resolver behind a [`EgressPolicy`].
 #[derive(Debug, Clone)]
@@ -23,8 +41,15 @@ impl GuardedResolver {
 impl Resolve for GuardedResolver {
     fn resolve(&self, name: Name) -> Resolving {
         let policy = Arc::clone(&self.policy);
+        let tenant = REQUESTER.try_with(Tenant::clone).unwrap_or_default();
         Box::pin(async move {
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
+            let permit = LIMIT.acquire(&tenant).await;
+            let lookup = tokio::task::spawn_blocking(move || {
+                // Until the thread is free again, not until its caller gives up.
+                let _permit = permit;
+                (name.as_str(), 0).to_socket_addrs().map(Vec::from_iter)
+            });
+            let found = lookup.await??.into_iter();
             let permitted: Vec<SocketAddr> = found.filter(|found| policy.permits(found.ip())).collect();
             if permitted.is_empty() {
                 return Err(RefusedAddress.into());

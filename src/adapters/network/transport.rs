@@ -23,6 +23,9 @@ const MAX_BYTES: u64 = 64 * CLIENT_BYTES as u64;
 const CLIENT_BYTES: u32 = 512 << 10;
 /// What a byte of certificates takes in a client that trusts them, about.
 const BYTES_PER_AUTHORITY_BYTE: usize = 4;
+/// Most bytes of the authorities of one client, as PEM: all that operating systems ship have fewer. Clients that are in
+/// use are in memory, whatever is kept.
+const MAX_AUTHORITIES_BYTES: usize = 256 << 10;
 /// A client that was not used for so long is dropped. It is also dropped at six times this age, so that authorities
 /// added to the system are noticed.
 const IDLE: Duration = Duration::from_mins(10);
@@ -142,6 +145,9 @@ pub fn check_system_certificates() -> Result<(), NetworkError> {
 }
 
 fn authorities(pem: &str) -> Result<Vec<Certificate>, NetworkError> {
+    if pem.len() > MAX_AUTHORITIES_BYTES {
+        return Err(unusable("the certificate authorities have more than 256 KiB"));
+    }
     // The library says no more than that, and a parser's own words may quote a line, which may be a private key's.
     let found = Certificate::from_pem_bundle(pem.as_bytes())
         .map_err(|_| unusable("the certificate authorities are not certificates in PEM"))?;

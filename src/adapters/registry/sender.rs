@@ -11,6 +11,7 @@ use tracing::debug;
 use super::observer::{RequestKind, RequestObserver};
 use crate::adapters::network::circuit_breaker::{CircuitBreakers, Route};
 use crate::adapters::network::egress::{EgressPolicy, host_of};
+use crate::adapters::network::resolver::REQUESTER;
 use crate::adapters::network::{NetworkError, redirect, retry};
 use crate::domain::access::{AccessKey, Tenant};
 use crate::domain::digest::Digest;
@@ -176,7 +177,8 @@ impl HttpSender {
         let caller = (self.tenant.clone(), self.access_key);
         let attempt = self.circuit_breakers.attempt(route, caller).await?;
         let started = Instant::now();
-        let sent = self.build(request, url, authorization).send().await;
+        let sending = self.build(request, url, authorization).send();
+        let sent = REQUESTER.scope(self.tenant.clone(), sending).await;
         let status = sent.as_ref().ok().map(|response| response.status().as_u16());
         self.observer.request(request.kind, status);
         debug!(request = ?request.kind, host, status, elapsed = ?started.elapsed(), "registry request");

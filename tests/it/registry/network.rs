@@ -149,6 +149,16 @@ async fn unusable_certificates_are_named(#[case] authorities: Option<&str>, #[ca
     );
 }
 
+#[tokio::test]
+async fn more_authorities_than_any_system_ships_are_refused() {
+    let authority = Authority::new().unwrap().certificate();
+    let many = authority.repeat((256 << 10) / authority.len() + 1);
+    let mut access = trusting(&Authority::new().unwrap());
+    access.transport.authorities_pem = Some(many);
+    let error = ask(&setup(), "127.0.0.1:1", &access).await.unwrap_err();
+    assert!(error.to_string().contains("more than 256 KiB"), "{error}");
+}
+
 #[rstest]
 #[case::metadata("169.254.169.254")]
 #[case::loopback("127.0.0.1:PORT")]
