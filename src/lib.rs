@@ -37,7 +37,7 @@
 //! # One run
 //!
 //! A change of the spec, the annotation that requests a run, an edited or deleted ConfigMap, or the clock wakes an
-//! object. `operator::controller::trigger` decides whether there is anything to do. Then, in `operator::reconcile`, one
+//! object. `operator::controller::trigger` decides whether there is anything to do. Then, in `operator::steps`, one
 //! file for each of the first two steps, and `deliver` for what needs the cluster again:
 //!
 //! ```text

@@ -13,11 +13,11 @@ pub mod metrics;
 mod objects;
 mod program;
 mod received;
-pub mod reconcile;
 pub mod render;
-pub mod run;
+mod run;
 mod slot;
 mod status;
+pub mod steps;
 mod write_gate;
 
 pub use program::main;

@@ -13,7 +13,7 @@ pub mod request;
 pub mod spec;
 pub mod status;
 
-pub use request::{REQUESTED_AT_ANNOTATIONS, Request};
+pub use request::{REQUESTED_AT_ANNOTATIONS, ReconcileRequest};
 pub use spec::{PolicyImage, PolicyImageSpec};
 pub use status::PolicyImageStatus;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-use super::reconcile::validate::parse_max_timeout;
+use super::steps::validate::parse_max_timeout;
 use crate::runtime::args::{LogArguments, RegistryArguments, with_environment};
 use crate::runtime::listen::ListenAddress;
 

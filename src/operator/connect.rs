@@ -32,7 +32,7 @@ const KEEPALIVE_RETRIES: u32 = 3;
 
 /// Why the API server cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
+pub(super) enum ConnectError {
     /// The file given by `--kubeconfig`.
     #[error("kubeconfig '{file}' cannot be used")]
     ReadKubeconfig {

@@ -1,11 +1,15 @@
 //! The controller: watches feed a queue, the queue hands out objects, and each run is a task.
 //!
 //! ```text
-//! watch → feed → queue → runner → reconciler
+//! watch → feed → queue → runner → a slot and a task for each run → reconciler
+//!                  ↑                                                   |
+//!                  └──────────────── when it is due again ─────────────┘
 //! ```
 
 pub(super) mod context;
+mod deadline;
 pub(super) mod feed;
+mod next_state;
 pub(super) mod queue;
 pub(super) mod reconciler;
 pub(super) mod runner;
@@ -17,15 +21,17 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube::runtime::WatchStreamExt as _;
-use kube::runtime::reflector::{self, ObjectRef, Store};
+use futures::StreamExt as _;
+use kube::runtime::reflector::{self, Lookup, ObjectRef, Store};
+use kube::runtime::watcher::Event;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-use self::context::{ConfigMaps, Context};
+use self::context::Context;
 use self::runner::{Reconciler, SharedQueue};
 use self::watch::WatchScope;
 use super::api::spec::PolicyImage;
+use super::delivery::ConfigMaps;
 use super::identity::NamespacedName;
 use super::received::ConfigMapMetadata;
 use super::slot::{Slot, Slots};
@@ -85,30 +91,38 @@ pub(super) async fn run<P: Ports>(watches: Vec<Watches>, context: Arc<Context<P>
     let mut views = Vec::new();
     for watches in watches {
         let (objects, writer) = watches.policy_images;
-        let changes = watches.scope.policy_images().reflect(writer);
+        let changes = watches.scope.policy_images().inspect(stored_by(writer));
         let (states, added) = (Arc::clone(&context), Arc::clone(&queue));
         feeds.spawn(async move { feed::objects(changes, &added, watches.listed, &states.states).await });
         let (config_maps, writer) = watches.config_maps;
-        let changes = watches.scope.config_maps().reflect(writer);
+        let changes = watches.scope.config_maps().inspect(stored_by(writer));
         let (states, added) = (Arc::clone(&context), Arc::clone(&queue));
         feeds.spawn(async move { feed::config_maps(changes, &added, &states.states).await });
         views.push((objects, config_maps));
     }
-    let reconciler = Arc::new(PolicyImages { context, views });
+    let reconciler = Arc::new(PolicyImageReconciler { context, views });
     tokio::select! {
         () = runner::run(&queue, &slots, &reconciler, stop) => {}
         _ = feeds.join_next() => {}
     }
 }
 
+/// Stores what an event shows, before it is passed on.
+fn stored_by<K>(mut writer: reflector::store::Writer<K>) -> impl FnMut(&Event<K>)
+where
+    K: Lookup<DynamicType = ()> + Clone + 'static,
+{
+    move |event| writer.apply_watcher_event(event)
+}
+
 /// Runs what the queue hands out.
-struct PolicyImages<P> {
+struct PolicyImageReconciler<P> {
     context: Arc<Context<P>>,
     /// What each of the watches shows.
     views: Vec<(Store<PolicyImage>, ConfigMaps)>,
 }
 
-impl<P: Ports> Reconciler for PolicyImages<P> {
+impl<P: Ports> Reconciler for PolicyImageReconciler<P> {
     async fn reconcile(&self, object: &NamespacedName, slot: Slot) -> Option<Duration> {
         let key = ObjectRef::new(&object.name).within(object.namespace.as_str());
         let mut views = self.views.iter();

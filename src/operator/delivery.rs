@@ -1,7 +1,19 @@
 //! Delivery of verified bundles: one module for each kind of target.
 
+mod cluster;
 pub(super) mod config_map;
 
+use serde_json::Value;
+
+use super::api::status::{DeliveryStatus, PolicyImageStatus};
+use super::identity::ObjectKey;
+use crate::domain::bundle::Bundle;
+use crate::domain::digest::Digest;
+use crate::domain::revision::Revision;
+use crate::domain::trust::Verified;
+use config_map::{ApplyError, ConfigMapStates, ObserveError, Observed};
+
+pub(super) use cluster::{Cluster, ConfigMaps};
 pub(super) use config_map::ConfigMapDelivery;
 
 /// One place that a plan delivers to.
@@ -9,6 +21,13 @@ pub(super) use config_map::ConfigMapDelivery;
 pub enum Delivery {
     /// A ConfigMap in the object's namespace.
     ConfigMap(ConfigMapDelivery),
+}
+
+/// A delivery that does not hold what it should, as it was observed.
+#[derive(Debug)]
+pub enum OutdatedDelivery<'a> {
+    /// A ConfigMap.
+    ConfigMap(&'a ConfigMapDelivery, Observed),
 }
 
 impl Delivery {
@@ -19,4 +38,89 @@ impl Delivery {
             Self::ConfigMap(_) => config_map::MAX_CONFIG_MAP_BYTES,
         }
     }
+
+    /// The place in a few words, for messages.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        match self {
+            Self::ConfigMap(target) => format!("ConfigMap '{}'", target.name),
+        }
+    }
+
+    /// What status shows of it.
+    #[must_use]
+    pub fn status(&self) -> DeliveryStatus {
+        match self {
+            Self::ConfigMap(target) => target.status(),
+        }
+    }
+
+    /// The object that it makes of `bundle`, which comes from `revision`.
+    ///
+    /// # Errors
+    /// [`ApplyError`] where the bundle does not fit or cannot be read.
+    pub fn manifest(&self, revision: &Revision, bundle: &Verified<Bundle>) -> Result<Value, ApplyError> {
+        match self {
+            Self::ConfigMap(target) => target.manifest(revision, bundle),
+        }
+    }
+
+    /// Looks whether it holds `bundle`, which comes from `revision`. Returns what is to be applied; none where it is in
+    /// place.
+    ///
+    /// # Errors
+    /// [`ObserveError`].
+    pub async fn observe(
+        &self,
+        cluster: Cluster<'_>,
+        states: &mut ConfigMapStates,
+        revision: &Revision,
+        bundle: &Digest,
+    ) -> Result<Option<OutdatedDelivery<'_>>, ObserveError> {
+        match self {
+            Self::ConfigMap(target) => {
+                let outdated = target.observe_content(cluster, states, revision, bundle).await?;
+                Ok(outdated.map(|observed| OutdatedDelivery::ConfigMap(target, observed)))
+            }
+        }
+    }
+}
+
+impl OutdatedDelivery<'_> {
+    /// Delivers `bundle`, which comes from `revision`, and remembers it as the last good one of this place.
+    ///
+    /// # Errors
+    /// [`ApplyError`].
+    pub async fn apply(
+        self,
+        cluster: Cluster<'_>,
+        states: &mut ConfigMapStates,
+        revision: &Revision,
+        bundle: &Verified<Bundle>,
+    ) -> Result<(), ApplyError> {
+        match self {
+            Self::ConfigMap(target, observed) => target.deliver(cluster, states, revision, bundle, &observed).await,
+        }
+    }
+}
+
+/// Removes what is left of `owner` at places that are none of `deliveries` any more: where status says that the bundle
+/// is, and where this process put it, if status could not be written since.
+///
+/// # Errors
+/// [`ApplyError`].
+pub(super) async fn prune_previous(
+    cluster: Cluster<'_>,
+    owner: &ObjectKey,
+    deliveries: &[Delivery],
+    status: Option<&PolicyImageStatus>,
+    states: &mut ConfigMapStates,
+) -> Result<(), ApplyError> {
+    let targets: Vec<_> = deliveries.iter().map(|Delivery::ConfigMap(target)| target).collect();
+    let recorded = status.and_then(|status| status.delivery.as_ref());
+    for previous in config_map::previous(owner, &targets, recorded, states) {
+        previous.prune(cluster).await?;
+        states.forget(&previous.name);
+    }
+    Ok(())
 }

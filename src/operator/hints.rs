@@ -175,8 +175,8 @@ fn of_registry(error: &RegistryError) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::operator::reconcile::outcome::StepError;
-    use crate::operator::reconcile::validate::ValidateError;
+    use crate::operator::steps::outcome::StepError;
+    use crate::operator::steps::validate::ValidateError;
     use rstest::rstest;
     use std::sync::Arc;
 

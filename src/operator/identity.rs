@@ -3,7 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+
+use super::api::GROUP;
 
 /// Metadata that lacks a field which an API server always sets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -144,6 +146,34 @@ impl ObjectVersion {
             resource_version: required(metadata.resource_version.as_ref(), "resourceVersion")?.to_owned(),
         })
     }
+
+    /// Whether this metadata shows the same version.
+    #[must_use]
+    pub fn is_of(&self, metadata: &ObjectMeta) -> bool {
+        metadata.uid.as_deref() == Some(self.uid.as_str())
+            && metadata.resource_version.as_deref() == Some(self.resource_version.as_str())
+    }
+}
+
+/// Whether an object has a complete identity. Without one nothing can be done about it.
+#[must_use]
+pub(super) fn is_identified(metadata: &ObjectMeta) -> bool {
+    let ObjectMeta {
+        name,
+        namespace,
+        uid,
+        resource_version,
+        ..
+    } = metadata;
+    [name, namespace, uid, resource_version]
+        .into_iter()
+        .all(|field| required(field.as_ref(), "").is_ok())
+}
+
+/// The owners of an object that are PolicyImages, of whatever version of the API.
+pub(super) fn policy_image_owners(metadata: &ObjectMeta) -> impl Iterator<Item = &OwnerReference> {
+    let owners = metadata.owner_references.iter().flatten();
+    owners.filter(|owner| owner.kind == "PolicyImage" && owner.api_version.split('/').next() == Some(GROUP))
 }
 
 fn required<'a>(field: Option<&'a String>, name: &'static str) -> Result<&'a str, MissingField> {
@@ -154,6 +184,6 @@ fn required<'a>(field: Option<&'a String>, name: &'static str) -> Result<&'a str
 /// A resource version as a number, which orders the versions of one object: a larger one is newer. None where a server
 /// writes something else; then nothing is known about the order.
 #[must_use]
-pub(super) fn revision_number(metadata: &ObjectMeta) -> Option<u64> {
+pub(super) fn resource_version_number(metadata: &ObjectMeta) -> Option<u64> {
     metadata.resource_version.as_ref()?.parse().ok()
 }

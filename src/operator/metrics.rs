@@ -47,7 +47,7 @@ const fn result_label(failure: Option<Disposition>) -> &'static str {
 /// What is watched, as metrics and `/readyz` name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::VariantArray)]
 #[strum(serialize_all = "lowercase")]
-pub enum Watched {
+pub enum WatchedKind {
     /// The objects.
     PolicyImages,
     /// The ConfigMaps that were delivered.
@@ -223,12 +223,12 @@ impl Metrics {
     }
 
     /// Sets how many watches of a kind have been failing for long.
-    pub fn watches_failing(&self, kind: Watched, count: u64) {
+    pub fn watches_failing(&self, kind: WatchedKind, count: u64) {
         self.watches_failing.get_or_create(&[("kind", kind.into())]).set(count);
     }
 
     /// Counts an object of which a part cannot be read.
-    pub fn unreadable(&self, kind: Watched, part: UnreadablePart) {
+    pub fn unreadable(&self, kind: WatchedKind, part: UnreadablePart) {
         let labels = [("kind", kind.into()), ("part", part.into())];
         self.unreadable.get_or_create(&labels).inc();
     }

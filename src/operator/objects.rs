@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use super::kube_error::describe;
 use super::received::{Body, Received};
-use super::reconcile::dereference::{ObjectReader, ReadError, Values};
+use super::steps::dereference::{ObjectReader, ReadError, Values};
 use crate::pipeline::single_flight::{Freshness, SingleFlight};
 
 /// How many bytes of each kind are cached, and for how long, so that a thousand objects that name one Secret and are
@@ -36,26 +36,26 @@ pub(super) struct ClusterObjects {
 
 /// What is read of a Secret.
 #[derive(Deserialize, Clone)]
-struct SecretBody {
+struct SecretData {
     data: Option<BTreeMap<String, ByteString>>,
 }
 
 /// What is read of a ConfigMap.
 #[derive(Deserialize, Clone)]
-struct ConfigMapBody {
+struct ConfigMapData {
     data: Option<BTreeMap<String, String>>,
 }
 
 /// What is read of a ServiceAccount.
 #[derive(Deserialize, Clone)]
 #[serde(rename_all = "camelCase")]
-struct ServiceAccountBody {
+struct ServiceAccountSecrets {
     image_pull_secrets: Option<Vec<LocalObjectReference>>,
 }
 
-impl Body for SecretBody {}
-impl Body for ConfigMapBody {}
-impl Body for ServiceAccountBody {}
+impl Body for SecretData {}
+impl Body for ConfigMapData {}
+impl Body for ServiceAccountSecrets {}
 
 impl ClusterObjects {
     /// Reads through `client`.
@@ -119,7 +119,7 @@ fn read_error(error: &kube::Error) -> ReadError {
 
 impl ObjectReader for ClusterObjects {
     async fn secret(&self, namespace: &str, name: &str, keys: &[&str]) -> Result<Option<Values>, ReadError> {
-        let needed = |body: SecretBody, keys: &[String]| {
+        let needed = |body: SecretData, keys: &[String]| {
             let mut data = body.data.unwrap_or_default();
             let values = keys.iter().filter_map(|key| data.remove_entry(key));
             values.map(|(key, value)| (key, value.0)).collect()
@@ -129,7 +129,7 @@ impl ObjectReader for ClusterObjects {
     }
 
     async fn config_map(&self, namespace: &str, name: &str, keys: &[&str]) -> Result<Option<Values>, ReadError> {
-        let needed = |body: ConfigMapBody, keys: &[String]| {
+        let needed = |body: ConfigMapData, keys: &[String]| {
             let mut data = body.data.unwrap_or_default();
             let values = keys.iter().filter_map(|key| data.remove_entry(key));
             values.map(|(key, text)| (key, text.into_bytes())).collect()
@@ -139,7 +139,7 @@ impl ObjectReader for ClusterObjects {
     }
 
     async fn service_account(&self, namespace: &str, name: &str) -> Result<Option<Vec<String>>, ReadError> {
-        let needed = |body: ServiceAccountBody, _: &[String]| {
+        let needed = |body: ServiceAccountSecrets, _: &[String]| {
             let secrets = body.image_pull_secrets.into_iter().flatten();
             secrets.map(|secret| secret.name).collect()
         };

@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use super::api::crd;
 use super::args::{Arguments, Command, PROGRAM, RenderArguments};
-use super::reconcile::validate::OperatorOptions;
 use super::render::manifests::KubernetesManifests;
 use super::render::render;
 use super::run;
+use super::steps::validate::OperatorOptions;
 use crate::adapters::registry::observer::Unobserved;
 use crate::domain::bundle::Limits;
 use crate::pipeline::Pipeline;

@@ -39,7 +39,7 @@ pub trait Body: DeserializeOwned + Clone + Send + Sync + 'static {
 
 /// Nothing but the metadata, and nothing else is requested from the API server.
 #[derive(Deserialize, Clone)]
-pub(super) struct MetadataOnly {}
+pub struct MetadataOnly {}
 
 impl Body for MetadataOnly {
     const METADATA_ONLY: bool = true;
@@ -73,19 +73,6 @@ impl From<Received<ConfigMap, ConfigMapBody>> for ConfigMap {
             immutable,
         }
     }
-}
-
-/// Whether an object has a complete identity. Without one nothing can be done about it.
-#[must_use]
-pub(super) fn is_identified(metadata: &ObjectMeta) -> bool {
-    [
-        &metadata.name,
-        &metadata.namespace,
-        &metadata.uid,
-        &metadata.resource_version,
-    ]
-    .iter()
-    .all(|part| part.as_deref().is_some_and(|part| !part.is_empty()))
 }
 
 /// Names the object. The body may be that of a Secret.

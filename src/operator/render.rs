@@ -5,15 +5,14 @@ pub mod manifests;
 use std::io::Write;
 
 use k8s_openapi::jiff::Timestamp;
-use kube::ResourceExt as _;
 use serde_json::Value;
 
 use super::api::spec::PolicyImage;
-use super::delivery::Delivery;
-use super::reconcile::outcome::{Failure, Outcome, StepError, Success, VerifiedPlan};
-use super::reconcile::validate::{self, OperatorOptions};
-use super::reconcile::{plan, resolve_and_verify};
+use super::identity::NamespacedName;
 use super::status;
+use super::steps::outcome::{Failure, Outcome, StepError, Success, VerifiedPlan};
+use super::steps::validate::{self, OperatorOptions};
+use super::steps::{plan, resolve_and_verify};
 use crate::pipeline::Pipeline;
 use crate::pipeline::ports::Ports;
 use crate::pipeline::reason::{Classify as _, Disposition, Reason};
@@ -85,12 +84,12 @@ pub async fn render<P: Ports>(
 ) -> Result<Verdict, RenderError> {
     let mut verdict = Verdict::Delivered;
     for object in manifests.policy_images() {
-        let (outcome, config_maps) = match Box::pin(with_deadline(object, manifests, pipeline, options)).await {
+        let (outcome, config_maps) = match Box::pin(render_within_deadline(object, manifests, pipeline, options)).await
+        {
             Ok((success, config_maps)) => (Outcome::Success(Box::new(success)), config_maps),
             Err(failure) => {
-                let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
                 let (reason, error) = (failure.error.reason(), failure.error.explain());
-                writeln!(problems, "PolicyImage '{namespace}/{name}': {reason}: {error}")?;
+                writeln!(problems, "{}: {reason}: {error}", describe(object))?;
                 verdict = verdict.max(Verdict::of(reason, failure.error.disposition()));
                 (Outcome::Failure(failure), Vec::new())
             }
@@ -106,7 +105,15 @@ pub async fn render<P: Ports>(
     Ok(verdict)
 }
 
-async fn with_deadline<P: Ports>(
+fn describe(object: &PolicyImage) -> String {
+    match NamespacedName::of(&object.metadata) {
+        Ok(NamespacedName { namespace, name }) => format!("PolicyImage '{namespace}/{name}'"),
+        Err(missing) => format!("a PolicyImage that cannot be named ({missing})"),
+    }
+}
+
+/// Renders one object within the deadline of its spec.
+async fn render_within_deadline<P: Ports>(
     object: &PolicyImage,
     manifests: &KubernetesManifests,
     pipeline: &Pipeline<P>,
@@ -125,8 +132,8 @@ async fn render_one<P: Ports>(
     options: OperatorOptions,
 ) -> Result<(Success, Vec<Value>), Failure> {
     let plan = plan(object, manifests, options).await?;
-    let verified_plan = resolve_and_verify(plan, pipeline, Freshness::recent()).await?;
-    let failed = |error: StepError| Failure::after(verified_plan.verified.verification(), error);
+    let verified_plan = resolve_and_verify(&plan, pipeline, Freshness::recent()).await?;
+    let failed = |error: StepError| Failure::after(&verified_plan, error);
     let VerifiedPlan {
         plan,
         revision,
@@ -135,8 +142,8 @@ async fn render_one<P: Ports>(
     } = &verified_plan;
     let acquired = pipeline.acquire(&plan.source, verified, plan.largest_bundle()).await;
     let acquired = acquired.map_err(|error| failed(error.into()))?;
-    let config_maps = plan.deliveries.iter().map(|Delivery::ConfigMap(target)| {
-        let manifest = target.manifest(revision, &acquired.bundle);
+    let config_maps = plan.deliveries.iter().map(|delivery| {
+        let manifest = delivery.manifest(revision, &acquired.bundle);
         manifest.map(without_owner).map_err(|error| failed(error.into()))
     });
     let config_maps = config_maps.collect::<Result<_, _>>()?;

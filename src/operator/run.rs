@@ -19,8 +19,8 @@ use super::controller::{self, View, Watches};
 use super::leader::{self, LeaderElection, Leadership, Loss, Timing};
 use super::metrics::Metrics;
 use super::objects::ClusterObjects;
-use super::reconcile::validate::OperatorOptions;
 use super::status::StatusWriter;
+use super::steps::validate::OperatorOptions;
 use super::write_gate::WriteGate;
 use crate::adapters::registry::observer::RequestObserver;
 use crate::domain::bundle::Limits;
@@ -43,7 +43,7 @@ const COUNT_EVERY: Duration = Duration::from_secs(15);
 
 /// Why the operator stopped.
 #[derive(Debug, thiserror::Error)]
-pub enum RunError {
+pub(super) enum RunError {
     /// The API server cannot be used.
     #[error(transparent)]
     Connect(#[from] ConnectError),
@@ -71,7 +71,7 @@ pub enum RunError {
 ///
 /// # Errors
 /// [`RunError`].
-pub async fn run(arguments: RunArguments) -> Result<(), RunError> {
+pub(super) async fn run(arguments: RunArguments) -> Result<(), RunError> {
     let config = connect::config(arguments.kubeconfig.as_deref()).await?;
     let api_server = connect::addresses(&config).await?;
     let client = connect::client(config.clone())?;

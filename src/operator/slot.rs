@@ -86,6 +86,16 @@ impl<'a, P: Ports> YieldingPipeline<'a, P> {
         Self { pipeline, slot }
     }
 
+    /// Waits for what `work` does with the pipeline.
+    pub async fn wait_for<F: Future>(&mut self, work: impl FnOnce(&'a Pipeline<P>) -> F) -> F::Output {
+        self.slot.release_during(Box::pin(work(self.pipeline))).await
+    }
+
+    /// Acquires the slot again where a wait was given up.
+    pub async fn resume(&mut self) {
+        self.slot.resume().await;
+    }
+
     /// As [`Pipeline::open`].
     ///
     /// # Errors
@@ -95,8 +105,7 @@ impl<'a, P: Ports> YieldingPipeline<'a, P> {
         source: &Source,
         revision: &Verified<Revision>,
     ) -> Result<Arc<Verified<PolicyManifest>>, Arc<AcquireError>> {
-        let answer = Box::pin(self.pipeline.open(source, revision));
-        self.slot.release_during(answer).await
+        self.wait_for(|pipeline| pipeline.open(source, revision)).await
     }
 
     /// As [`Pipeline::acquire`].
@@ -109,8 +118,8 @@ impl<'a, P: Ports> YieldingPipeline<'a, P> {
         revision: &Verified<Revision>,
         largest_bundle: u64,
     ) -> Result<Acquired, Arc<AcquireError>> {
-        let answer = Box::pin(self.pipeline.acquire(source, revision, largest_bundle));
-        self.slot.release_during(answer).await
+        self.wait_for(|pipeline| pipeline.acquire(source, revision, largest_bundle))
+            .await
     }
 }
 

@@ -10,10 +10,10 @@ use kube::runtime::events::Reporter;
 use kube::{Api, ResourceExt as _};
 
 use super::api::spec::PolicyImage;
-use super::identity::{ObjectKey, revision_number};
+use super::identity::{ObjectKey, resource_version_number};
 use super::kube_error::describe;
 use super::received::{MetadataOnly, Received};
-use super::reconcile::outcome::Outcome;
+use super::steps::outcome::Outcome;
 use super::write_gate::WriteGate;
 
 pub(super) use next::next;
@@ -26,15 +26,28 @@ pub(super) struct StatusWriter {
 
 /// The result of writing a status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Written {
-    /// The object shows it, in this version where it had to be patched and the server counts versions.
-    Shown(Option<u64>),
-    /// Not needed: the object is gone, or another replica may be the leader.
-    Unneeded,
-    /// The object is not the one that the run saw.
+pub(super) enum StatusWrite {
+    /// The object shows it already.
+    UpToDate,
+    /// The object was patched, to this version where the server counts versions.
+    Patched(Option<u64>),
+    /// Nobody needs it: the object is gone, or another replica may be the leader.
+    Skipped,
+    /// Another client changed what the run saw, so that a new run is needed.
     Conflict,
     /// The API server did not accept it.
     Failed,
+}
+
+impl StatusWrite {
+    /// The resource version that the patch created, where there was one and the server counts versions.
+    #[must_use]
+    pub(super) fn version(self) -> Option<u64> {
+        match self {
+            Self::Patched(version) => version,
+            Self::UpToDate | Self::Skipped | Self::Conflict | Self::Failed => None,
+        }
+    }
 }
 
 impl StatusWriter {
@@ -46,15 +59,15 @@ impl StatusWriter {
 
     /// Reports on `object` how a run ended: one patch, none where the status is up to date, and an event where
     /// something changed that a user should know.
-    pub(super) async fn write(&self, object: &PolicyImage, outcome: &Outcome) -> Written {
+    pub(super) async fn write(&self, object: &PolicyImage, outcome: &Outcome) -> StatusWrite {
         let new = next(object, outcome, Timestamp::now());
         let old = object.status.clone().unwrap_or_default();
         let (Ok(key), Ok(client)) = (ObjectKey::of(&object.metadata), self.gate.client()) else {
-            return Written::Unneeded;
+            return StatusWrite::Skipped;
         };
         let patch = match patch::merge_patch(key.uid.as_str(), &old, &new) {
             Ok(Some(patch)) => patch,
-            Ok(None) => return Written::Shown(None),
+            Ok(None) => return StatusWrite::UpToDate,
             Err(error) => return failed(object, &kube::Error::SerdeError(error)),
         };
         // Only the resource version of the response is used, and its managed fields may be such that no PolicyImage
@@ -64,20 +77,20 @@ impl StatusWriter {
             .patch_status(key.name(), &patch::parameters(), &Patch::Merge(patch))
             .await;
         let version = match patched {
-            Ok(patched) => revision_number(&patched.metadata),
-            Err(kube::Error::Api(status)) if status.code == 404 => return Written::Unneeded,
-            Err(kube::Error::Api(status)) if status.code == 409 => return Written::Conflict,
+            Ok(patched) => resource_version_number(&patched.metadata),
+            Err(kube::Error::Api(status)) if status.code == 404 => return StatusWrite::Skipped,
+            Err(kube::Error::Api(status)) if status.code == 409 => return StatusWrite::Conflict,
             Err(error) => return failed(object, &error),
         };
         if let (Some(event), Ok(client)) = (event::event(object, &new), self.gate.client()) {
             event::publish(client, &self.reporter, object, &event).await;
         }
-        Written::Shown(version)
+        StatusWrite::Patched(version)
     }
 }
 
-fn failed(object: &PolicyImage, error: &kube::Error) -> Written {
+fn failed(object: &PolicyImage, error: &kube::Error) -> StatusWrite {
     let (namespace, name) = (object.namespace(), object.name_any());
     tracing::warn!(namespace, name, error = describe(error), "the status was not written");
-    Written::Failed
+    StatusWrite::Failed
 }

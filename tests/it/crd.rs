@@ -12,8 +12,8 @@ use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams, ValidationDi
 use kube::{Client, ResourceExt as _};
 use policy_operator::operator::api::crd::definition;
 use policy_operator::operator::api::spec::PolicyImage;
-use policy_operator::operator::reconcile::dereference::{ObjectReader, ReadError, Values, dereference};
-use policy_operator::operator::reconcile::validate::{OperatorOptions, validate};
+use policy_operator::operator::steps::dereference::{ObjectReader, ReadError, Values, dereference};
+use policy_operator::operator::steps::validate::{OperatorOptions, validate};
 use policy_operator_harness::cluster::ControlPlane;
 use policy_operator_harness::object::resource;
 use policy_operator_harness::wait;

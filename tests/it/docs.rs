@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use policy_operator::adapters::registry::observer::{RequestKind, RequestObserver as _};
 use policy_operator::operator::args::Arguments;
-use policy_operator::operator::metrics::{Metrics, UnreadablePart, Watched};
+use policy_operator::operator::metrics::{Metrics, UnreadablePart, WatchedKind};
 use policy_operator::operator::render::manifests::KubernetesManifests;
 use policy_operator::pipeline::reason::{Disposition, Reason};
 use policy_operator::pipeline::single_flight::{CacheName, CacheObserver as _};
@@ -92,8 +92,8 @@ fn families() -> BTreeSet<String> {
     metrics.request(RequestKind::Token, None);
     metrics.requested(CacheName::Bundle, true);
     metrics.policy_images(0, 0);
-    metrics.watches_failing(Watched::ConfigMaps, 0);
-    metrics.unreadable(Watched::ConfigMaps, UnreadablePart::Metadata);
+    metrics.watches_failing(WatchedKind::ConfigMaps, 0);
+    metrics.unreadable(WatchedKind::ConfigMaps, UnreadablePart::Metadata);
     let text = metrics.encode().unwrap();
     let declared = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
     let named = declared.map(|line| match line.split_once(' ') {

@@ -20,7 +20,8 @@ pub const VERIFIED: &str = "Verified";
 /// The ConfigMap holds the bundle that `status.bundle` names.
 ///
 /// * True: it does, be it the newest or the last good one. * False: nothing was delivered yet, or what was is
-///   not there any more and cannot be restored. * Absent: the object has not been reconciled yet.
+///   not there any more and cannot be restored. * Unknown: a run failed, and it could not be determined whether what was
+///   delivered is still there. * Absent: the object has not been reconciled yet.
 pub const DELIVERED: &str = "Delivered";
 
 /// A run failed and will be retried soon. True or absent.

@@ -11,14 +11,14 @@ const VALUE_LIMIT: usize = 256;
 
 /// What an object requests, by its spec and by the annotation.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-pub struct Request {
+pub struct ReconcileRequest {
     /// The object's generation, which changes with its spec.
     pub generation: Option<i64>,
     /// The value of the annotation that requests a run at once.
     pub requested_at: Option<String>,
 }
 
-impl Request {
+impl ReconcileRequest {
     /// What `object` requests now.
     #[must_use]
     pub fn of(object: &PolicyImage) -> Self {
@@ -36,10 +36,10 @@ impl Request {
     /// What `status` says was handled last. An annotation that was removed since requests nothing.
     #[must_use]
     pub fn last_handled(&self, status: Option<&PolicyImageStatus>) -> Self {
-        let answered = status.and_then(|status| status.last_handled_reconcile_at.clone());
+        let handled = status.and_then(|status| status.last_handled_reconcile_at.clone());
         Self {
             generation: status.and_then(|status| status.observed_generation),
-            requested_at: self.requested_at.is_some().then_some(answered).flatten(),
+            requested_at: self.requested_at.is_some().then_some(handled).flatten(),
         }
     }
 }

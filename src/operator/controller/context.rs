@@ -2,15 +2,11 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::runtime::reflector::{ObjectRef, Store};
-
 use super::state::StateCache;
 use crate::operator::metrics::Metrics;
 use crate::operator::objects::ClusterObjects;
-use crate::operator::received::ConfigMapMetadata;
-use crate::operator::reconcile::validate::OperatorOptions;
 use crate::operator::status::StatusWriter;
+use crate::operator::steps::validate::OperatorOptions;
 use crate::operator::write_gate::WriteGate;
 use crate::pipeline::Pipeline;
 
@@ -32,15 +28,4 @@ pub(crate) struct Context<P> {
     pub metrics: Arc<Metrics>,
     /// The slots for runs at work, over all watched namespaces.
     pub concurrency: usize,
-}
-
-/// The watched ConfigMaps of one controller: metadata only, and only those that carry our label.
-pub(crate) type ConfigMaps = Store<ConfigMapMetadata>;
-
-/// The metadata of a watched ConfigMap.
-#[must_use]
-pub(crate) fn watched(config_maps: &ConfigMaps, namespace: &str, name: &str) -> Option<ObjectMeta> {
-    config_maps
-        .get(&ObjectRef::new(name).within(namespace))
-        .map(|object| object.metadata.clone())
 }

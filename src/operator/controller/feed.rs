@@ -8,23 +8,22 @@ use std::pin::pin;
 
 use futures::{Stream, StreamExt as _};
 use kube::ResourceExt;
-use kube::runtime::watcher::{self, Event};
+use kube::runtime::watcher::Event;
 use tokio::sync::oneshot;
 
 use super::queue::Priority;
 use super::runner::SharedQueue;
 use super::state::StateCache;
+use crate::operator::api::ReconcileRequest;
 use crate::operator::api::spec::PolicyImage;
-use crate::operator::api::{GROUP, Request};
-use crate::operator::identity::NamespacedName;
-use crate::pipeline::reason::chain;
+use crate::operator::identity::{NamespacedName, policy_image_owners};
 
 /// Adds objects when their spec changes or a run is requested, and sends `listed` when the first list is complete.
 ///
 /// Those of a list are added when it is complete, because the store shows them from then on. The `states` of deleted
 /// objects are dropped, also where an object was deleted while the watch was down.
 pub(crate) async fn objects(
-    changes: impl Stream<Item = watcher::Result<Event<PolicyImage>>>,
+    changes: impl Stream<Item = Event<PolicyImage>>,
     queue: &SharedQueue,
     listed: oneshot::Sender<()>,
     states: &StateCache,
@@ -33,12 +32,11 @@ pub(crate) async fn objects(
     let (mut seen, mut list, mut listed) = (HashMap::new(), HashMap::new(), Some(listed));
     while let Some(event) = changes.next().await {
         match event {
-            Err(error) => log_failure(&error),
-            Ok(Event::Init) => list.clear(),
-            Ok(Event::InitApply(object)) => {
+            Event::Init => list.clear(),
+            Event::InitApply(object) => {
                 list.extend(NamespacedName::of(&object.metadata).map(|name| (name, trigger_key(&object))));
             }
-            Ok(Event::InitDone) => {
+            Event::InitDone => {
                 let added = list.iter().filter(|(name, key)| seen.get(*name) != Some(*key));
                 queue.add(added.map(|(name, _)| name.clone()), Priority::Routine);
                 for gone in seen.keys().filter(|name| !list.contains_key(*name)) {
@@ -48,7 +46,7 @@ pub(crate) async fn objects(
                 // The receiver may be gone by now, during shutdown.
                 let _ = listed.take().map(|listed| listed.send(()));
             }
-            Ok(Event::Apply(object)) => {
+            Event::Apply(object) => {
                 let key = trigger_key(&object);
                 if let Ok(name) = NamespacedName::of(&object.metadata)
                     && seen.insert(name.clone(), key) != Some(key)
@@ -56,7 +54,7 @@ pub(crate) async fn objects(
                     queue.add([name], Priority::Routine);
                 }
             }
-            Ok(Event::Delete(object)) => {
+            Event::Delete(object) => {
                 if let Ok(name) = NamespacedName::of(&object.metadata) {
                     seen.remove(&name);
                     states.forget(&name);
@@ -69,44 +67,33 @@ pub(crate) async fn objects(
 /// Adds the PolicyImages that a changed ConfigMap names as its owners, and the one that `states` says delivered it: its
 /// owner reference may be what was changed. Most changes are our own writes; the trigger filters those.
 pub(crate) async fn config_maps<K: ResourceExt>(
-    changes: impl Stream<Item = watcher::Result<Event<K>>>,
+    changes: impl Stream<Item = Event<K>>,
     queue: &SharedQueue,
     states: &StateCache,
 ) {
     let mut changes = pin!(changes);
     while let Some(event) = changes.next().await {
         let (object, priority) = match event {
-            Err(error) => {
-                log_failure(&error);
-                continue;
-            }
-            Ok(Event::Init | Event::InitDone) => continue,
+            Event::Init | Event::InitDone => continue,
             // After a start or a lost connection: most are unchanged.
-            Ok(Event::InitApply(object)) => (object, Priority::Routine),
-            Ok(Event::Apply(object) | Event::Delete(object)) => (object, Priority::Restoration),
+            Event::InitApply(object) => (object, Priority::Routine),
+            Event::Apply(object) | Event::Delete(object) => (object, Priority::Restoration),
         };
         let metadata = object.meta();
         let Ok(config_map) = NamespacedName::of(metadata) else {
             continue;
         };
-        let owners = metadata.owner_references.iter().flatten();
-        let owners = owners
-            .filter(|owner| owner.kind == "PolicyImage" && owner.api_version.split('/').next() == Some(GROUP))
-            .map(|owner| config_map.sibling(&owner.name));
+        let owners = policy_image_owners(metadata).map(|owner| config_map.sibling(&owner.name));
         let objects: BTreeSet<NamespacedName> = owners.chain(states.deliverer(&config_map)).collect();
         queue.add(objects, priority);
     }
-}
-
-fn log_failure(error: &watcher::Error) {
-    tracing::warn!(error = chain(error), "a watch failed and is restarted");
 }
 
 /// The same as long as neither the spec nor the annotation that requests a run changes. Our own status patches change
 /// neither.
 fn trigger_key(object: &PolicyImage) -> u64 {
     let mut hasher = DefaultHasher::new();
-    (&object.metadata.uid, Request::of(object)).hash(&mut hasher);
+    (&object.metadata.uid, ReconcileRequest::of(object)).hash(&mut hasher);
     hasher.finish()
 }
 
@@ -114,7 +101,7 @@ fn trigger_key(object: &PolicyImage) -> u64 {
 mod tests {
     use super::*;
     use crate::operator::controller::state::ObjectState;
-    use crate::operator::delivery::config_map::testing::applied;
+    use crate::operator::delivery::config_map::testing::delivered_to;
     use crate::operator::identity::ObjectKey;
     use futures::stream;
     use k8s_openapi::api::core::v1::ConfigMap;
@@ -134,7 +121,7 @@ mod tests {
     async fn added(events: Vec<Event<PolicyImage>>) -> Vec<String> {
         let queue = SharedQueue::new(1000);
         let (listed, _) = oneshot::channel();
-        objects(stream::iter(events).map(Ok), &queue, listed, &StateCache::default()).await;
+        objects(stream::iter(events), &queue, listed, &StateCache::default()).await;
         let mut names = queue.drain();
         names.sort_unstable();
         names
@@ -152,7 +139,7 @@ mod tests {
             uid: name.into(),
         };
         let mut state = ObjectState::default();
-        state.config_map.applied = Some(applied(config_map));
+        state.config_maps = delivered_to(config_map);
         states.put(&key, state);
     }
 
@@ -183,7 +170,7 @@ mod tests {
         let seen = std::sync::Mutex::new(Vec::new());
         let events = stream::iter([first, second, third].concat()).map(|event| {
             seen.lock().unwrap().push(queue.drain());
-            Ok(event)
+            event
         });
         objects(events, &queue, listed, &StateCache::default()).await;
         assert!(is_listed.await.is_ok());
@@ -198,7 +185,7 @@ mod tests {
         let states = StateCache::default();
         delivered(&states, "1", "1-bundle");
         let events = vec![Event::Apply(object("1", 1)), Event::Delete(object("1", 1))];
-        objects(stream::iter(events).map(Ok), &queue, listed, &states).await;
+        objects(stream::iter(events), &queue, listed, &states).await;
         assert_eq!(deliverer(&states, "1-bundle"), None);
         assert_eq!(queue.drain(), ["a/1"]);
     }
@@ -219,7 +206,7 @@ mod tests {
             two,
             Event::InitDone,
         ];
-        objects(stream::iter(lists).map(Ok), &queue, listed, &states).await;
+        objects(stream::iter(lists), &queue, listed, &states).await;
         assert_eq!(deliverer(&states, "1-bundle"), None);
         assert_eq!(deliverer(&states, "2-bundle").as_deref(), Some("2"));
     }
@@ -245,7 +232,7 @@ mod tests {
             Event::Delete(config_map("without-owner", &[])),
         ];
         let queue = SharedQueue::new(1000);
-        config_maps(stream::iter(events).map(Ok), &queue, &states).await;
+        config_maps(stream::iter(events), &queue, &states).await;
         // Restorations first.
         assert_eq!(queue.drain(), ["a/deleted", "a/edited", "a/robbed", "a/listed"]);
     }

@@ -1,9 +1,5 @@
 //! The loop from the queue to the runs.
 //!
-//! ```text
-//! watches → SharedQueue → a slot → a task for each run → SharedQueue
-//! ```
-//!
 //! kube-runtime's `Controller` keeps all runs under way in one task and polls every one of them whenever any of them
 //! wakes, so the price of an object grows with the number of objects. Here a run is a task of its own, only runs that
 //! were given a slot are tasks, and what waits is an entry of [`WorkQueue`].
@@ -129,14 +125,15 @@ pub(crate) async fn run<R: Reconciler>(
             () = &mut stop => break,
             started = start => started,
         };
-        runs.spawn(run_once(Arc::clone(queue), Arc::clone(reconciler), object, slot));
+        runs.spawn(run_task(Arc::clone(queue), Arc::clone(reconciler), object, slot));
         while runs.try_join_next().is_some() {}
     }
     while runs.join_next().await.is_some() {}
 }
 
-/// One run. A panic ends it and nothing else.
-async fn run_once<R: Reconciler>(queue: Arc<SharedQueue>, reconciler: Arc<R>, object: NamespacedName, slot: Slot) {
+/// The task of one run. A panic ends it and nothing else: without the entry in the queue that follows, the object would
+/// never be run again. Those of the steps do not arrive here, because status reports them.
+async fn run_task<R: Reconciler>(queue: Arc<SharedQueue>, reconciler: Arc<R>, object: NamespacedName, slot: Slot) {
     let run = AssertUnwindSafe(reconciler.reconcile(&object, slot)).catch_unwind();
     let next = run.await.unwrap_or_else(|_| Some(reconciler.panicked()));
     queue.done(object, next);

@@ -2,12 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-
 use super::state::{LastRun, ObjectState};
-use crate::operator::api::Request;
+use crate::operator::api::ReconcileRequest;
 use crate::operator::api::spec::PolicyImage;
-use crate::operator::identity::revision_number;
+use crate::operator::identity::resource_version_number;
 use crate::pipeline::single_flight::{FAILURE_SHARED_FOR, Freshness};
 
 /// How soon an object is checked again whose watch has not yet shown our last write.
@@ -32,9 +30,13 @@ pub(crate) enum Trigger {
     Due,
 }
 
-/// What to do about a wake-up of an object.
+/// What to do about an object that woke up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Decision {
+    /// Nothing, ever: it is being deleted.
+    Skip,
+    /// Say that it is suspended.
+    Suspend,
     /// There is something to do.
     Run(Trigger),
     /// There is nothing to do for this long. Most wake-ups are of that kind, because our own writes come back through
@@ -42,34 +44,42 @@ pub(crate) enum Decision {
     Wait(Duration),
 }
 
-/// Decides what to do about an object that woke up. `config_map` is what the watch shows of the ConfigMap that the last
-/// run left.
+/// Decides what to do about an object that woke up. `is_intact` is whether the watch shows its ConfigMaps as the last
+/// run left them.
 #[must_use]
-pub(crate) fn decide(
-    object: &PolicyImage,
-    state: &ObjectState,
-    config_map: Option<&ObjectMeta>,
-    now: Instant,
-) -> Decision {
-    let request = Request::of(object);
-    let Some(last) = &state.last_run else {
-        let handled = request.last_handled(object.status.as_ref());
-        return Decision::Run(reconcile_requested(&request, &handled).unwrap_or(Trigger::Due));
-    };
-    if is_stale(object, last, now) {
+pub(crate) fn decide(object: &PolicyImage, state: &ObjectState, is_intact: bool, now: Instant) -> Decision {
+    if object.metadata.deletion_timestamp.is_some() {
+        return Decision::Skip;
+    }
+    let last = state.last_run.as_ref();
+    if last.is_some_and(|last| is_stale(object, last, now)) {
         return Decision::Wait(STALE_VIEW_RETRY);
     }
-    match reconcile_requested(&request, &last.request) {
-        Some(Trigger::Requested) => match (last.started + REQUEST_SPACING).checked_duration_since(now) {
-            Some(left) if !left.is_zero() => Decision::Wait(left),
-            _ => Decision::Run(Trigger::Requested),
-        },
+    if object.spec.suspend {
+        return Decision::Suspend;
+    }
+    let request = ReconcileRequest::of(object);
+    let unreported = || {
+        let handled = request.last_handled(object.status.as_ref());
+        pending_trigger(&request, &handled).unwrap_or(Trigger::Due)
+    };
+    let Some(last) = last else {
+        return Decision::Run(unreported());
+    };
+    match pending_trigger(&request, &last.request) {
+        Some(Trigger::Requested) => run_at(last.started + REQUEST_SPACING, now, || Trigger::Requested),
         Some(trigger) => Decision::Run(trigger),
-        None if !state.config_map.is_intact(config_map) => Decision::Run(Trigger::ConfigMapChanged),
-        None => match last.next_due.checked_duration_since(now) {
-            Some(left) if !left.is_zero() => Decision::Wait(left),
-            _ => Decision::Run(Trigger::Due),
-        },
+        // Where another client writes all the time, each of its writes would be a run.
+        None if !is_intact && state.conflicts == 0 => Decision::Run(Trigger::ConfigMapChanged),
+        None if last.is_reported => run_at(last.next_due, now, || Trigger::Due),
+        None => run_at(last.next_due, now, unreported),
+    }
+}
+
+fn run_at(due: Instant, now: Instant, trigger: impl FnOnce() -> Trigger) -> Decision {
+    match due.checked_duration_since(now) {
+        Some(left) if !left.is_zero() => Decision::Wait(left),
+        _ => Decision::Run(trigger()),
     }
 }
 
@@ -78,14 +88,14 @@ pub(crate) fn decide(
 /// limit.
 fn is_stale(object: &PolicyImage, last: &LastRun, now: Instant) -> bool {
     let older_generation = object.metadata.generation < last.request.generation;
-    let older_version = revision_number(&object.metadata)
+    let older_version = resource_version_number(&object.metadata)
         .zip(last.status_version)
         .is_some_and(|(seen, written)| seen < written);
     (older_generation || older_version) && now < last.ended + STALE_VIEW_LIMIT
 }
 
 /// The trigger, where `request` asks for more than the run that handled `handled` has done.
-fn reconcile_requested(request: &Request, handled: &Request) -> Option<Trigger> {
+fn pending_trigger(request: &ReconcileRequest, handled: &ReconcileRequest) -> Option<Trigger> {
     if request.generation != handled.generation {
         Some(Trigger::SpecChanged)
     } else if request.requested_at.is_some() && request.requested_at != handled.requested_at {
@@ -96,9 +106,9 @@ fn reconcile_requested(request: &Request, handled: &Request) -> Option<Trigger> 
 }
 
 impl Trigger {
-    /// Whether a user waits for the result.
+    /// Whether a user wants the run, and waits for its result.
     #[must_use]
-    pub(crate) fn is_awaited(self) -> bool {
+    pub(crate) fn is_user_initiated(self) -> bool {
         matches!(self, Self::SpecChanged | Self::Requested)
     }
 

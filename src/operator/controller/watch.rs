@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use futures::{Stream, StreamExt as _};
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::watcher::{Config, Event};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, Resource};
@@ -28,8 +28,9 @@ use self::health::{WatchHealth, WatchReporter};
 use self::pause::Pause;
 use self::policy_image::WatchedPolicyImage;
 use crate::operator::api::spec::PolicyImage;
-use crate::operator::api::{FIELD_MANAGER, GROUP, MANAGED_BY_LABEL, REQUESTED_AT_ANNOTATIONS};
-use crate::operator::metrics::{Metrics, Watched};
+use crate::operator::api::{FIELD_MANAGER, MANAGED_BY_LABEL, REQUESTED_AT_ANNOTATIONS};
+use crate::operator::identity::policy_image_owners;
+use crate::operator::metrics::{Metrics, WatchedKind};
 use crate::operator::received::ConfigMapMetadata;
 
 /// Most objects of one answer. An object can hold more than a megabyte, and an answer is in memory as a whole, twice.
@@ -53,9 +54,9 @@ pub(crate) struct WatchScope {
 
 impl WatchScope {
     /// PolicyImages, with the metadata in use. One whose spec cannot be read is included, and marked as such.
-    pub(crate) fn policy_images(&self) -> impl Stream<Item = watcher::Result<Event<PolicyImage>>> + Send + use<> {
-        let mut faults = Faults::new(Watched::PolicyImages, Arc::clone(&self.metrics));
-        self.events::<WatchedPolicyImage>(Config::default(), Watched::PolicyImages)
+    pub(crate) fn policy_images(&self) -> impl Stream<Item = Event<PolicyImage>> + Send + use<> {
+        let mut faults = Faults::new(WatchedKind::PolicyImages, Arc::clone(&self.metrics));
+        self.events::<WatchedPolicyImage>(Config::default(), WatchedKind::PolicyImages)
             .filter_map(move |event| {
                 ready(map(event, |watched, gone| {
                     let WatchedPolicyImage { mut object, fault } = watched;
@@ -66,15 +67,14 @@ impl WatchScope {
                     Some(object)
                 }))
             })
-            .map(Ok)
     }
 
     /// ConfigMaps that carry our label. One that names no PolicyImage as an owner, whoever labelled it, is reported as
     /// deleted: it need not be stored, and the object that delivered it is still notified.
-    pub(crate) fn config_maps(&self) -> impl Stream<Item = watcher::Result<Event<ConfigMapMetadata>>> + Send + use<> {
-        let mut faults = Faults::new(Watched::ConfigMaps, Arc::clone(&self.metrics));
+    pub(crate) fn config_maps(&self) -> impl Stream<Item = Event<ConfigMapMetadata>> + Send + use<> {
+        let mut faults = Faults::new(WatchedKind::ConfigMaps, Arc::clone(&self.metrics));
         let selector = format!("{MANAGED_BY_LABEL}={FIELD_MANAGER}");
-        self.events::<ConfigMapMetadata>(Config::default().labels(&selector), Watched::ConfigMaps)
+        self.events::<ConfigMapMetadata>(Config::default().labels(&selector), WatchedKind::ConfigMaps)
             .filter_map(move |event| {
                 ready(map(event, |mut config_map, gone| {
                     if !faults.note(&config_map.metadata, None, gone) {
@@ -84,11 +84,11 @@ impl WatchScope {
                     Some(config_map)
                 }))
             })
-            .map(|event| Ok(without_foreign(event)))
+            .map(without_foreign)
     }
 
     /// Events of one watch. Failures are logged and reported, and the watch restarts after a backoff.
-    fn events<K>(&self, config: Config, kind: Watched) -> impl Stream<Item = Event<K>> + Send + use<K>
+    fn events<K>(&self, config: Config, kind: WatchedKind) -> impl Stream<Item = Event<K>> + Send + use<K>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
             + DeserializeOwned
@@ -121,16 +121,11 @@ fn map<K, L>(event: Event<K>, change: impl FnOnce(K, bool) -> Option<L>) -> Opti
 
 fn without_foreign(event: Event<ConfigMapMetadata>) -> Event<ConfigMapMetadata> {
     match event {
-        Event::Apply(found) | Event::InitApply(found) if !names_policy_image(&found.metadata) => Event::Delete(found),
+        Event::Apply(found) | Event::InitApply(found) if policy_image_owners(&found.metadata).next().is_none() => {
+            Event::Delete(found)
+        }
         event => event,
     }
-}
-
-fn names_policy_image(metadata: &ObjectMeta) -> bool {
-    let is_policy_image = |owner: &OwnerReference| {
-        owner.kind == PolicyImage::kind(&()) && owner.api_version.split('/').next() == Some(GROUP)
-    };
-    metadata.owner_references.iter().flatten().any(is_policy_image)
 }
 
 /// Annotations can be large, and only those that request a run are used.

@@ -27,7 +27,7 @@ fn everything() -> Arc<Metrics> {
         metrics.requested(*cache, true);
         metrics.requested(*cache, false);
     }
-    for kind in Watched::VARIANTS {
+    for kind in WatchedKind::VARIANTS {
         metrics.watches_failing(*kind, 1);
         for part in UnreadablePart::VARIANTS {
             metrics.unreadable(*kind, *part);

@@ -2,6 +2,7 @@ use rstest::rstest;
 use serde_json::json;
 
 use super::*;
+use crate::operator::identity::is_identified;
 
 fn metadata(metadata: &Value) -> ObjectMeta {
     let text = json!({ "metadata": metadata }).to_string();

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::operator::api::spec::PolicyImage;
 use crate::operator::identity::NamespacedName;
-use crate::operator::reconcile::dereference::{ObjectReader, ReadError, Values};
+use crate::operator::steps::dereference::{ObjectReader, ReadError, Values};
 
 /// Most bytes of one file.
 pub const MAX_FILE_BYTES: u64 = 16 << 20;

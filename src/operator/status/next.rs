@@ -8,14 +8,14 @@ use k8s_openapi::jiff::Timestamp;
 use crate::domain::digest::Digest;
 use crate::domain::revision::Revision;
 use crate::domain::trust::Verification;
-use crate::operator::api::Request;
+use crate::operator::api::ReconcileRequest;
 use crate::operator::api::condition::{DELIVERED, READY, RECONCILING, STALLED, VERIFIED};
 use crate::operator::api::spec::PolicyImage;
 use crate::operator::api::status::{
-    BundleStatus, ConfigMapStatus, DeliveryStatus, PolicyImageStatus, SourceStatus, VerificationStatus,
+    BundleStatus, ConfigMapStatus, PolicyImageStatus, SourceStatus, VerificationStatus,
 };
-use crate::operator::delivery::{ConfigMapDelivery, Delivery};
-use crate::operator::reconcile::outcome::{Failure, Outcome, StepError, Success};
+use crate::operator::delivery::Delivery;
+use crate::operator::steps::outcome::{Failure, LastGoodState, Outcome, StepError, Success};
 use crate::pipeline::acquire::BundleSummary;
 use crate::pipeline::reason::{Classify, Disposition, Reason};
 
@@ -28,7 +28,7 @@ const ANNOTATIONS_LIMIT: (usize, usize) = (32, 256);
 #[must_use]
 pub(crate) fn next(object: &PolicyImage, outcome: &Outcome, now: Timestamp) -> PolicyImageStatus {
     let old = object.status.clone().unwrap_or_default();
-    let requested_at = Request::of(object).requested_at;
+    let requested_at = ReconcileRequest::of(object).requested_at;
     let mut status = PolicyImageStatus {
         observed_generation: object.metadata.generation,
         ..old.clone()
@@ -40,7 +40,7 @@ pub(crate) fn next(object: &PolicyImage, outcome: &Outcome, now: Timestamp) -> P
         new: Vec::new(),
     };
     match outcome {
-        Outcome::Suspended => suspended(&mut conditions, &status),
+        Outcome::Suspended => suspended(&mut conditions),
         Outcome::Success(success) => {
             status.last_handled_reconcile_at = requested_at.or(old.last_handled_reconcile_at.clone());
             succeeded(&mut conditions, &mut status, success);
@@ -54,52 +54,59 @@ pub(crate) fn next(object: &PolicyImage, outcome: &Outcome, now: Timestamp) -> P
     status
 }
 
-fn suspended(conditions: &mut Conditions<'_>, status: &PolicyImageStatus) {
-    let message = format!("spec.suspend is true, so nothing is checked{}", serving(status));
-    conditions.set(READY, "Unknown", Reason::Suspended, &message);
+fn suspended(conditions: &mut Conditions<'_>) {
+    let message = "spec.suspend is true, so nothing is checked";
+    conditions.set(READY, "Unknown", Reason::Suspended, message);
     conditions.keep(VERIFIED);
     conditions.keep(DELIVERED);
 }
 
 fn succeeded(conditions: &mut Conditions<'_>, status: &mut PolicyImageStatus, success: &Success) {
-    let revision = &success.revision;
-    let Revision::Image(image) = revision;
+    let places: Vec<String> = success.deliveries.iter().map(Delivery::describe).collect();
+    let ready = format!(
+        "delivered {} to {}",
+        success.revision.digest().short(),
+        places.join(" and ")
+    );
+    status.source = Some(source_status(success));
+    if let Some(summary) = &success.bundle {
+        status.bundle = Some(bundle_status(summary));
+    }
+    // The API has one ConfigMap for each object.
+    status.delivery = success.deliveries.first().map(Delivery::status);
+    status.verification = verification_status(&success.verification);
+    conditions.set(READY, "True", Reason::Succeeded, &ready);
+    conditions.verified(&success.verification);
+    conditions.delivered(status, "is");
+}
+
+fn source_status(success: &Success) -> SourceStatus {
+    let Revision::Image(image) = &success.revision;
     let reference = match &image.tag {
         Some(tag) => format!("{}:{tag}", image.repository),
         None => image.repository.to_string(),
     };
-    let name = success
-        .deliveries
-        .iter()
-        .map(|Delivery::ConfigMap(target)| format!("ConfigMap '{}'", target.name));
-    let places = name.collect::<Vec<_>>().join(" and ");
-    if let Some(BundleSummary { facts, annotations }) = &success.bundle {
-        status.bundle = Some(BundleStatus {
-            digest: facts.digest.to_string(),
-            size: i64::try_from(facts.size).unwrap_or(i64::MAX),
-            revision: shorten(&facts.revision, 256),
-            roots: facts.roots.iter().take(100).map(|root| shorten(root, 256)).collect(),
-            rego_version: facts.rego_version.map(i32::from),
-            annotations: shown(annotations),
-        });
-    }
-    let ready = format!("delivered {} to {places}", revision.digest().short());
-    status.source = Some(SourceStatus {
+    SourceStatus {
         reference,
-        digest: revision.digest().to_string(),
-        short_digest: revision.digest().short(),
+        digest: image.digest.to_string(),
+        short_digest: image.digest.short(),
         semver_tag: success.semver_tag.clone(),
-    });
-    for delivery in &success.deliveries {
-        let Delivery::ConfigMap(ConfigMapDelivery { name, key, .. }) = delivery;
-        status.delivery = Some(DeliveryStatus {
-            config_map: ConfigMapStatus {
-                name: name.clone(),
-                key: key.clone(),
-            },
-        });
     }
-    status.verification = match &success.verification {
+}
+
+fn bundle_status(BundleSummary { facts, annotations }: &BundleSummary) -> BundleStatus {
+    BundleStatus {
+        digest: facts.digest.to_string(),
+        size: i64::try_from(facts.size).unwrap_or(i64::MAX),
+        revision: shorten(&facts.revision, 256),
+        roots: facts.roots.iter().take(100).map(|root| shorten(root, 256)).collect(),
+        rego_version: facts.rego_version.map(i32::from),
+        annotations: shown(annotations),
+    }
+}
+
+fn verification_status(verification: &Verification) -> Option<VerificationStatus> {
+    match verification {
         Verification::NotConfigured => None,
         Verification::Signed {
             authorities,
@@ -108,67 +115,58 @@ fn succeeded(conditions: &mut Conditions<'_>, status: &mut PolicyImageStatus, su
             authorities: authorities.clone(),
             trust_digest: trust_digest.to_string(),
         }),
-    };
-    conditions.set(READY, "True", Reason::Succeeded, &ready);
-    conditions.verified(&success.verification);
-    conditions.delivered(status);
+    }
 }
 
 fn failed(conditions: &mut Conditions<'_>, status: &PolicyImageStatus, failure: &Failure) {
-    let reason = failure.error.reason();
-    let error = failure.error.explain();
-    let taken = matches!(reason, Reason::NotOwned | Reason::Immutable);
-    // Another client may have changed what the ConfigMap holds.
-    let serving = if taken || failure.last_good_missing {
-        String::new()
-    } else {
-        serving(status)
-    };
-    let message = format!("{}{serving}", shorten(&error, MESSAGE_LIMIT - 200));
-    conditions.set(READY, "False", reason, &message);
-    match (&*failure.error, &failure.verification) {
-        (_, Some(verification)) => conditions.verified(verification),
-        (StepError::Verify(_), None) if matches!(reason, Reason::Unsigned | Reason::SignatureMismatch) => {
-            conditions.set(VERIFIED, "False", reason, &error);
-        }
-        (StepError::Verify(_), None) => conditions.set(VERIFIED, "Unknown", reason, &error),
-        (_, None) => conditions.keep_or(VERIFIED, reason, "not checked, because the run failed before"),
-    }
-    match &*failure.error {
-        StepError::Observe(_) | StepError::Deliver(_) if taken => conditions.set(DELIVERED, "False", reason, &error),
-        _ if failure.last_good_missing => {
-            let message = "another client changed or deleted the ConfigMap, and the last good bundle cannot be restored before a run succeeds; see condition Ready";
-            conditions.set(DELIVERED, "False", reason, message);
-        }
-        _ if status.bundle.is_some() => conditions.delivered(status),
-        _ => conditions.set(
-            DELIVERED,
-            "False",
-            reason,
-            "nothing has been delivered yet; see condition Ready",
-        ),
-    }
+    let (reason, error) = (failure.error.reason(), failure.error.explain());
+    conditions.set(READY, "False", reason, &error);
+    verified_after_failure(conditions, failure, &error);
+    delivered_after_failure(conditions, status, failure, &error);
     match failure.error.disposition() {
         Disposition::Stalled => conditions.set(STALLED, "True", reason, &error),
         Disposition::Retry | Disposition::WaitFor(_) => {
-            conditions.set(
-                RECONCILING,
-                "True",
-                Reason::ProgressingWithRetry,
-                "retrying; see condition Ready",
-            );
+            let message = "retrying; see condition Ready";
+            conditions.set(RECONCILING, "True", Reason::ProgressingWithRetry, message);
         }
     }
 }
 
-/// What stays delivered, as the end of a sentence.
-fn serving(status: &PolicyImageStatus) -> String {
-    match (&status.source, &status.bundle) {
-        (Some(source), Some(_)) => {
-            format!("; the last good policy, {}, stays delivered", source.short_digest)
+fn verified_after_failure(conditions: &mut Conditions<'_>, failure: &Failure, error: &str) {
+    let reason = failure.error.reason();
+    match (&*failure.error, &failure.verification) {
+        (_, Some(verification)) => conditions.verified(verification),
+        (StepError::Verify(_), None) if matches!(reason, Reason::Unsigned | Reason::SignatureMismatch) => {
+            conditions.set(VERIFIED, "False", reason, error);
         }
-        _ => String::new(),
+        (StepError::Verify(_), None) => conditions.set(VERIFIED, "Unknown", reason, error),
+        (_, None) => conditions.keep_or(VERIFIED, reason, "not checked, because the run failed before"),
     }
+}
+
+fn delivered_after_failure(
+    conditions: &mut Conditions<'_>,
+    status: &PolicyImageStatus,
+    failure: &Failure,
+    error: &str,
+) {
+    let reason = failure.error.reason();
+    let is_taken = matches!(&*failure.error, StepError::Observe(_) | StepError::Deliver(_))
+        && matches!(reason, Reason::NotOwned | Reason::Immutable);
+    let (state, message) = match failure.last_good {
+        _ if is_taken => ("False", error),
+        LastGoodState::Missing => (
+            "False",
+            "another client changed or deleted the ConfigMap, and the last good bundle cannot be restored before a run succeeds; see condition Ready",
+        ),
+        LastGoodState::Unknown => (
+            "Unknown",
+            "it cannot be determined whether the last good bundle is still in the ConfigMap; see condition Ready",
+        ),
+        LastGoodState::InPlace if status.bundle.is_some() => return conditions.delivered(status, "stays"),
+        LastGoodState::InPlace => ("False", "nothing has been delivered yet; see condition Ready"),
+    };
+    conditions.set(DELIVERED, state, reason, message);
 }
 
 fn shown(annotations: &BTreeMap<String, String>) -> BTreeMap<String, String> {
@@ -227,7 +225,8 @@ impl Conditions<'_> {
         }
     }
 
-    fn delivered(&mut self, status: &PolicyImageStatus) {
+    /// Says where the bundle is; `verb` tells whether it has just been found there, or is the last good one.
+    fn delivered(&mut self, status: &PolicyImageStatus, verb: &str) {
         let (Some(bundle), Some(delivery)) = (&status.bundle, &status.delivery) else {
             return;
         };
@@ -237,7 +236,7 @@ impl Conditions<'_> {
             .digest
             .parse()
             .map_or(String::new(), |digest: Digest| format!("{} ", digest.short()));
-        let message = format!("bundle {digest}is in key '{key}' of ConfigMap '{name}'");
+        let message = format!("bundle {digest}{verb} in key '{key}' of ConfigMap '{name}'");
         self.set(DELIVERED, "True", Reason::Succeeded, &message);
     }
 

@@ -121,5 +121,5 @@ async fn what_the_policy_of_now_does_not_admit_is_not_put_back(#[case] name: &st
     let lost = |object: &_| super::status_of(object, "Delivered") == Some("False");
     let object = arena.until("app", "is not delivered", lost).await;
     assert!(arena.config_maps().get_opt("app-bundle").await.expect("read").is_none());
-    assert!(!condition(&object, "Ready").message.contains("stays delivered"));
+    assert!(condition(&object, "Delivered").message.contains("cannot be restored"));
 }

@@ -84,6 +84,32 @@ async fn an_object_whose_labels_never_rest_has_conditions() {
     }
 }
 
+/// Any write of ours may meet one of that client. The object does not wait for it to rest.
+#[tokio::test]
+async fn an_object_whose_config_map_never_rests_has_conditions() {
+    let arena = Arena::open("truth-restless-map").await;
+    arena.push("1.0.0", "one").await;
+    arena.deliver("app", arena.spec("1.0.0")).await;
+    let newer = arena.push("2.0.0", "two").await;
+    let restless = async {
+        loop {
+            let label = json!({ "metadata": { "labels": { "beat": fastrand::u32(..).to_string() } } });
+            arena.patch_config_map("app-bundle", label).await;
+        }
+    };
+    let change = json!({ "spec": { "image": arena.spec("2.0.0")["image"] } });
+    let told = async {
+        arena.patch("app", change).await;
+        let is_told = |object: &_| status_of(object, "Ready").is_some();
+        arena.until("app", "is told", is_told).await;
+    };
+    tokio::select! {
+        () = restless => {}
+        () = told => {}
+    }
+    arena.delivers("app", &newer.digest).await;
+}
+
 /// Whoever asks for a run has repaired something. What failed a moment ago is no answer.
 #[tokio::test]
 async fn a_person_gets_an_answer_from_after_the_request() {

@@ -3,8 +3,8 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::operator::controller::state::LastRun;
-use crate::operator::delivery::config_map::ConfigMapState;
-use crate::operator::delivery::config_map::testing::applied;
+use crate::operator::delivery::config_map::testing::delivered_to;
+use crate::operator::identity::ObjectVersion;
 
 const INTERVAL: Duration = Duration::from_mins(5);
 
@@ -13,23 +13,21 @@ const INTERVAL: Duration = Duration::from_mins(5);
 struct Case {
     object: Value,
     state: ObjectState,
-    config_map: Option<ObjectMeta>,
+    config_map: Option<ObjectVersion>,
     now: Instant,
 }
 
-fn config_map(uid: &str, version: &str) -> ObjectMeta {
-    ObjectMeta {
-        uid: Some(uid.into()),
-        resource_version: Some(version.into()),
-        ..ObjectMeta::default()
+fn config_map(uid: &str, version: &str) -> ObjectVersion {
+    ObjectVersion {
+        uid: uid.into(),
+        resource_version: version.into(),
     }
 }
 
 impl Case {
     fn settled() -> Self {
         let started = Instant::now();
-        let applied = applied("authz-bundle");
-        let request = Request {
+        let request = ReconcileRequest {
             generation: Some(3),
             requested_at: Some("first".into()),
         };
@@ -44,16 +42,13 @@ impl Case {
                 "status": { "observedGeneration": 3, "lastHandledReconcileAt": "first" },
             }),
             state: ObjectState {
-                config_map: ConfigMapState {
-                    applied: Some(applied),
-                    last_good: None,
-                    delivered: None,
-                },
+                config_maps: delivered_to("authz-bundle"),
                 last_run: Some(LastRun {
                     request,
                     started,
                     ended: started,
                     next_due: started + INTERVAL,
+                    is_reported: true,
                     status_version: Some(20),
                 }),
                 ..ObjectState::default()
@@ -69,7 +64,11 @@ impl Case {
 
     fn decide(&self) -> Decision {
         let object = serde_json::from_value(self.object.clone()).unwrap();
-        decide(&object, &self.state, self.config_map.as_ref(), self.now)
+        let is_intact = self
+            .state
+            .config_maps
+            .is_intact(|_, version| self.config_map.as_ref() == Some(version));
+        decide(&object, &self.state, is_intact, self.now)
     }
 }
 
@@ -89,7 +88,6 @@ type Change = fn(&mut Case);
 #[case::a_changed_config_map(|case: &mut Case| case.config_map = Some(config_map("map", "8")), Trigger::ConfigMapChanged)]
 #[case::a_replaced_config_map(|case: &mut Case| case.config_map = Some(config_map("another", "7")), Trigger::ConfigMapChanged)]
 #[case::a_deleted_config_map(|case: &mut Case| case.config_map = None, Trigger::ConfigMapChanged)]
-#[case::a_run_that_was_not_reported(|case: &mut Case| case.state.last_run = None, Trigger::Due)]
 #[case::a_restart(|case: &mut Case| case.state = ObjectState::default(), Trigger::Due)]
 #[case::a_restart_after_a_change(
     |case: &mut Case| { case.state = ObjectState::default(); case.object["metadata"]["generation"] = json!(4); },
@@ -103,6 +101,40 @@ fn a_change_is_a_run_at_once(#[case] change: Change, #[case] trigger: Trigger) {
     let mut case = Case::settled();
     change(&mut case);
     assert_eq!(case.decide(), Decision::Run(trigger));
+}
+
+#[test]
+fn what_is_being_deleted_is_left_alone_and_what_is_suspended_says_so() {
+    let mut case = Case::settled();
+    case.config_map = None;
+    case.object["spec"]["suspend"] = json!(true);
+    assert_eq!(case.decide(), Decision::Suspend);
+    case.object["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    assert_eq!(case.decide(), Decision::Skip);
+}
+
+/// Status could not be written, so it still says what the run before that did.
+#[rstest]
+#[case::of_the_clock(|_: &mut Case| {}, Trigger::Due)]
+#[case::of_a_spec(|case: &mut Case| case.object["status"]["observedGeneration"] = json!(2), Trigger::SpecChanged)]
+#[case::of_a_user(|case: &mut Case| case.object["status"]["lastHandledReconcileAt"] = json!("none"), Trigger::Requested)]
+fn a_run_that_was_not_reported_is_run_again_when_it_is_due(#[case] change: Change, #[case] trigger: Trigger) {
+    let mut case = Case::settled();
+    change(&mut case);
+    case.state.last_run.as_mut().unwrap().is_reported = false;
+    assert_eq!(case.decide(), Decision::Wait(Duration::from_mins(4)));
+    case.now += Duration::from_mins(4);
+    assert_eq!(case.decide(), Decision::Run(trigger));
+}
+
+/// Each write of a client that writes all the time would else be a run.
+#[test]
+fn after_a_conflict_a_changed_config_map_waits_and_a_user_does_not() {
+    let mut case = Case::settled();
+    (case.state.conflicts, case.config_map) = (1, None);
+    assert_eq!(case.decide(), Decision::Wait(Duration::from_mins(4)));
+    case.request("second");
+    assert_eq!(case.decide(), Decision::Run(Trigger::Requested));
 }
 
 #[test]

@@ -5,9 +5,8 @@ use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use crate::operator::identity::NamespacedName;
-use crate::operator::metrics::{Metrics, Watched};
-use crate::operator::received::is_identified;
+use crate::operator::identity::{NamespacedName, is_identified};
+use crate::operator::metrics::{Metrics, WatchedKind};
 
 pub(super) use crate::operator::metrics::UnreadablePart as Part;
 
@@ -16,13 +15,13 @@ const MAX_REPORTED: usize = 10_000;
 
 /// What one watch has reported already.
 pub(super) struct Faults {
-    kind: Watched,
+    kind: WatchedKind,
     metrics: Arc<Metrics>,
     reported: HashMap<NamespacedName, Part>,
 }
 
 impl Faults {
-    pub(super) fn new(kind: Watched, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(kind: WatchedKind, metrics: Arc<Metrics>) -> Self {
         Self {
             kind,
             metrics,
@@ -92,7 +91,7 @@ mod tests {
 
     #[test]
     fn an_object_is_reported_once_until_it_is_repaired_or_deleted() {
-        let mut faults = Faults::new(Watched::PolicyImages, Arc::new(Metrics::new()));
+        let mut faults = Faults::new(WatchedKind::PolicyImages, Arc::new(Metrics::new()));
         for _ in 0..3 {
             assert!(
                 faults.note(&object("app"), Some(Part::Status), false),
@@ -112,7 +111,7 @@ mod tests {
 
     #[test]
     fn an_object_without_an_identity_cannot_be_used() {
-        let mut faults = Faults::new(Watched::ConfigMaps, Arc::new(Metrics::new()));
+        let mut faults = Faults::new(WatchedKind::ConfigMaps, Arc::new(Metrics::new()));
         for _ in 0..2 {
             assert!(!faults.note(&ObjectMeta::default(), None, false));
         }
@@ -121,7 +120,7 @@ mod tests {
 
     #[test]
     fn no_number_of_objects_makes_the_memory_grow_without_end() {
-        let mut faults = Faults::new(Watched::PolicyImages, Arc::new(Metrics::new()));
+        let mut faults = Faults::new(WatchedKind::PolicyImages, Arc::new(Metrics::new()));
         for number in 0..=MAX_REPORTED {
             faults.note(&object(&number.to_string()), Some(Part::Status), false);
         }

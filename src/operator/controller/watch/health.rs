@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::pause;
 use crate::operator::connect::WATCH_START_LIMIT;
 use crate::operator::kube_error::describe;
-use crate::operator::metrics::{Metrics, Watched};
+use crate::operator::metrics::{Metrics, WatchedKind};
 
 /// How long a watch may fail before the replica is not ready any more.
 const TOLERATED: Duration = Duration::from_mins(1);
@@ -26,14 +26,14 @@ pub(crate) struct WatchHealth(Arc<Mutex<Vec<Watch>>>);
 
 #[derive(Debug)]
 struct Watch {
-    kind: Watched,
+    kind: WatchedKind,
     namespace: Option<String>,
     state: State,
 }
 
 impl WatchHealth {
     /// A watch that is about to start.
-    pub(super) fn watch(&self, kind: Watched, namespace: Option<String>) -> WatchReporter {
+    pub(super) fn watch(&self, kind: WatchedKind, namespace: Option<String>) -> WatchReporter {
         let mut watches = self.lock();
         watches.push(Watch {
             kind,
@@ -57,7 +57,7 @@ impl WatchHealth {
     pub(crate) fn measure(&self, metrics: &Metrics) {
         let now = Instant::now();
         let watches = self.lock();
-        for kind in [Watched::PolicyImages, Watched::ConfigMaps] {
+        for kind in [WatchedKind::PolicyImages, WatchedKind::ConfigMaps] {
             let failing = watches
                 .iter()
                 .filter(|watch| watch.kind == kind && watch.state.failing_for(now).is_some());
@@ -100,7 +100,7 @@ struct State {
 impl State {
     fn failed(&mut self, now: Instant, cause: String) {
         let first = match self.failures {
-            Some((first, _)) if !self.is_taken_up(now) => first,
+            Some((first, _)) if !self.is_established(now) => first,
             _ => now,
         };
         self.failures = Some((first, now));
@@ -112,13 +112,13 @@ impl State {
         *self = Self::default();
     }
 
-    fn is_taken_up(&self, now: Instant) -> bool {
+    fn is_established(&self, now: Instant) -> bool {
         !self.listing && self.failures.is_none_or(|(_, last)| now.duration_since(last) > QUIET)
     }
 
     /// For how long it has been failing, where that is too long.
     fn failing_for(&self, now: Instant) -> Option<Duration> {
-        let (first, _) = self.failures.filter(|_| !self.is_taken_up(now))?;
+        let (first, _) = self.failures.filter(|_| !self.is_established(now))?;
         Some(now.duration_since(first)).filter(|since| *since >= TOLERATED)
     }
 }
@@ -218,7 +218,7 @@ mod tests {
     fn the_reason_names_the_watch_and_the_cause() {
         let start = Instant::now();
         let mut watch = Watch {
-            kind: Watched::ConfigMaps,
+            kind: WatchedKind::ConfigMaps,
             namespace: Some("acme".to_owned()),
             state: failing(start, 60),
         };

@@ -67,10 +67,8 @@ fn policy_image(name: &str) -> Value {
 }
 
 /// The objects of the first complete list.
-async fn listed<K>(events: impl Stream<Item = watcher::Result<Event<K>>>) -> Vec<Event<K>> {
-    let first = events
-        .map(|event| event.expect("no error leaves a watch"))
-        .take_while(|event| ready(!matches!(event, Event::InitDone)));
+async fn listed<K>(events: impl Stream<Item = Event<K>>) -> Vec<Event<K>> {
+    let first = events.take_while(|event| ready(!matches!(event, Event::InitDone)));
     let first = first.filter(|event| ready(!matches!(event, Event::Init)));
     tokio::time::timeout(Duration::from_mins(5), first.collect())
         .await

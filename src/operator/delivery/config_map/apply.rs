@@ -1,37 +1,85 @@
-//! Writes the ConfigMap, and removes what is left of earlier ones.
+//! Writes the ConfigMap.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
 use super::error::ApplyError;
 use super::live::{LiveConfigMap, Observed};
-use super::observe::is_owned;
+use super::state::{ConfigMapStates, LastGood};
 use super::target::ConfigMapDelivery;
 use crate::domain::bundle::Bundle;
 use crate::domain::revision::Revision;
 use crate::domain::trust::Verified;
 use crate::operator::api::FIELD_MANAGER;
+use crate::operator::delivery::Cluster;
 use crate::operator::identity::ObjectVersion;
 use crate::operator::kube_error::KubeError;
 use crate::operator::received::ConfigMapMetadata;
 use crate::operator::write_gate::WriteGate;
 
 impl ConfigMapDelivery {
-    /// Applies the ConfigMap with `bundle`, and returns what is there afterwards.
-    ///
-    /// One that exists is changed only in the very version that was seen to be ours. One that was absent is created
-    /// without force; if another client created it in between, the fields that we added are released.
+    /// Applies the ConfigMap with `bundle`, which then is the last good one.
     ///
     /// # Errors
     /// [`ApplyError`].
-    pub async fn apply(
+    pub async fn deliver(
         &self,
-        gate: &WriteGate,
+        cluster: Cluster<'_>,
+        states: &mut ConfigMapStates,
         revision: &Revision,
         bundle: &Verified<Bundle>,
         observed: &Observed,
+    ) -> Result<(), ApplyError> {
+        self.apply(cluster, states, revision, bundle, observed).await?;
+        states.record_revision(self, revision);
+        states.record_last_good(LastGood {
+            target: self.clone(),
+            revision: revision.clone(),
+            bundle: bundle.clone(),
+            refused: false,
+        });
+        Ok(())
+    }
+
+    /// Applies the ConfigMap with `bundle`, and remembers how it was left. After a conflict that is not known.
+    ///
+    /// # Errors
+    /// [`ApplyError`].
+    pub(super) async fn apply(
+        &self,
+        cluster: Cluster<'_>,
+        states: &mut ConfigMapStates,
+        revision: &Revision,
+        bundle: &Verified<Bundle>,
+        observed: &Observed,
+    ) -> Result<(), ApplyError> {
+        let applied = self.apply_to(observed, cluster.gate, revision, bundle).await;
+        match applied {
+            Ok(live) => {
+                states.record(self, live);
+                Ok(())
+            }
+            Err(error) => {
+                if error.is_conflict() {
+                    states.forget_applied(self);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Applies the ConfigMap over what was observed, and returns what is there afterwards.
+    ///
+    /// One that exists is changed only in the very version that was seen to be ours. One that was absent is created
+    /// without force; if another client created it in between, the fields that we added are released.
+    async fn apply_to(
+        &self,
+        observed: &Observed,
+        gate: &WriteGate,
+        revision: &Revision,
+        bundle: &Verified<Bundle>,
     ) -> Result<LiveConfigMap, ApplyError> {
         let mut object = self.manifest(revision, bundle)?;
         let mut parameters = PatchParams::apply(FIELD_MANAGER);
@@ -45,7 +93,7 @@ impl ConfigMapDelivery {
             object["metadata"]["resourceVersion"] = Value::from(version.resource_version);
         }
         let applied = self.write(gate, &parameters, &Patch::Apply(object)).await?;
-        if *observed == Observed::Absent && !only_ours(&applied) {
+        if *observed == Observed::Absent && !is_sole_manager(&applied) {
             self.release_fields(gate, &parameters, applied.uid.as_deref()).await?;
             return Err(ApplyError::CreatedByOther(self.name.clone()));
         }
@@ -57,35 +105,6 @@ impl ConfigMapDelivery {
             removal: None,
             immutable: false,
         })
-    }
-
-    /// Deletes the ConfigMap of this place, where the bundle was before the spec changed, if it is still ours.
-    ///
-    /// # Errors
-    /// [`ApplyError::Write`], [`ApplyError::LeadershipLost`].
-    pub async fn prune(&self, gate: &WriteGate) -> Result<(), ApplyError> {
-        let failed = |error| ApplyError::Write(KubeError::new(format!("remove ConfigMap '{}'", self.name), error));
-        let api: Api<ConfigMapMetadata> = Api::namespaced(gate.client()?.clone(), self.owner.namespace());
-        let Some(found) = api.get_opt(&self.name).await.map_err(failed)? else {
-            return Ok(());
-        };
-        if !is_owned(&found.metadata, &self.owner.uid) {
-            return Ok(());
-        }
-        let preconditions = Preconditions {
-            uid: found.metadata.uid,
-            resource_version: found.metadata.resource_version,
-        };
-        let parameters = DeleteParams {
-            preconditions: Some(preconditions),
-            ..DeleteParams::default()
-        };
-        let api: Api<ConfigMapMetadata> = Api::namespaced(gate.client()?.clone(), self.owner.namespace());
-        match api.delete(&self.name, &parameters).await {
-            Ok(_) => Ok(()),
-            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-            Err(error) => Err(failed(error)),
-        }
     }
 
     /// Removes what others put beside our key, which OPA would read too and server-side apply leaves alone; returns the
@@ -138,8 +157,8 @@ impl ConfigMapDelivery {
     }
 }
 
-/// Whether nobody else has ever written to the object.
-fn only_ours(applied: &ObjectMeta) -> bool {
+/// Whether no other client has ever written to the object.
+fn is_sole_manager(applied: &ObjectMeta) -> bool {
     applied
         .managed_fields
         .iter()

@@ -6,39 +6,59 @@ use kube::Api;
 
 use super::error::ObserveError;
 use super::live::{LiveConfigMap, Observed};
-use super::state::ConfigMapState;
+use super::state::ConfigMapStates;
 use super::target::ConfigMapDelivery;
-use crate::operator::api::GROUP;
-use crate::operator::identity::Uid;
+use crate::domain::digest::Digest;
+use crate::domain::revision::Revision;
+use crate::operator::delivery::Cluster;
+use crate::operator::identity::{Uid, policy_image_owners};
 use crate::operator::kube_error::KubeError;
 use crate::operator::received::{ConfigMapBody, Received};
-use crate::operator::write_gate::WriteGate;
 
 impl ConfigMapDelivery {
     /// Observes the target. What was applied before is not read again while its watch shows the same version.
     ///
     /// # Errors
     /// [`ObserveError`] where it is not ours, or cannot be read.
-    pub async fn observe(
+    pub(super) async fn observe(
         &self,
-        gate: &WriteGate,
-        state: &ConfigMapState,
-        watched: Option<&ObjectMeta>,
+        cluster: Cluster<'_>,
+        states: &ConfigMapStates,
     ) -> Result<Observed, ObserveError> {
-        if let (Some(applied), Some(watched)) = (&state.applied, watched)
-            && applied.is_at(self)
-            && applied.is_version(watched)
-        {
-            return Ok(Observed::Ours(applied.live.clone()));
+        let applied = states.applied(self);
+        if let Some(live) = applied.filter(|live| cluster.shows(self.owner.namespace(), &self.name, &live.version)) {
+            return Ok(Observed::Ours(live.clone()));
         }
         let api: Api<Received<ConfigMap, ConfigMapBody>> =
-            Api::namespaced(gate.client()?.clone(), self.owner.namespace());
+            Api::namespaced(cluster.gate.client()?.clone(), self.owner.namespace());
         let found = api.get_opt(&self.name).await;
         let found = found
             .map_err(|error| ObserveError::Read(KubeError::new(format!("read ConfigMap '{}'", self.name), error)))?;
         found.map_or(Ok(Observed::Absent), |config_map| {
             self.check_owner(config_map.into()).map(Observed::Ours)
         })
+    }
+
+    /// Observes whether the target holds `bundle`, which comes from `revision`. Returns what is there where it does not.
+    ///
+    /// # Errors
+    /// [`ObserveError`].
+    pub async fn observe_content(
+        &self,
+        cluster: Cluster<'_>,
+        states: &mut ConfigMapStates,
+        revision: &Revision,
+        bundle: &Digest,
+    ) -> Result<Option<Observed>, ObserveError> {
+        let observed = self.observe(cluster, states).await?;
+        match observed {
+            Observed::Ours(live) if live.holds(self, revision, bundle) => {
+                states.record(self, live);
+                states.record_revision(self, revision);
+                Ok(None)
+            }
+            outdated => Ok(Some(outdated)),
+        }
     }
 
     fn check_owner(&self, config_map: ConfigMap) -> Result<LiveConfigMap, ObserveError> {
@@ -60,11 +80,7 @@ pub(super) fn is_owned(metadata: &ObjectMeta, uid: &Uid) -> bool {
 }
 
 fn controllers(metadata: &ObjectMeta) -> impl Iterator<Item = &OwnerReference> {
-    metadata.owner_references.iter().flatten().filter(|owner| {
-        owner.controller == Some(true)
-            && owner.kind == "PolicyImage"
-            && owner.api_version.split('/').next() == Some(GROUP)
-    })
+    policy_image_owners(metadata).filter(|owner| owner.controller == Some(true))
 }
 
 #[cfg(test)]

@@ -1,73 +1,81 @@
 //! Keeps the last good bundle where it is while runs fail.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-
 use super::error::{ApplyError, ObserveError};
 use super::live::{LiveConfigMap, Observed};
-use super::state::{ConfigMapState, LastGood};
+use super::state::{ConfigMapStates, LastGood};
 use super::target::ConfigMapDelivery;
 use crate::domain::digest::Digest;
 use crate::domain::revision::Revision;
-use crate::operator::write_gate::WriteGate;
+use crate::operator::delivery::Cluster;
 
-/// The state of the last good bundle.
+/// What was found and done about the last good bundle.
 #[derive(Debug)]
 pub enum Restored {
-    /// It is in place, or that cannot be determined now: the next run checks again.
-    Unneeded,
-    /// It was restored.
-    Done,
+    /// It was in place.
+    InPlace,
+    /// That cannot be determined now.
+    Undetermined,
+    /// It was gone, and was restored.
+    Restored,
     /// It is gone, and this is why it could not be restored; none where it is not known or not admitted any more.
     Missing(Option<ApplyError>),
 }
 
 impl ConfigMapDelivery {
-    /// Makes sure that the ConfigMap still holds what was delivered last: by the state, or by `reported`, the digest in
+    /// Makes sure that the ConfigMap still holds what was delivered last: by the states, or by `reported`, the digest in
     /// status, where this process has delivered nothing yet. Nothing that `refused` is restored.
     pub async fn restore(
         &self,
-        gate: &WriteGate,
-        state: &mut ConfigMapState,
-        watched: Option<&ObjectMeta>,
+        cluster: Cluster<'_>,
+        states: &mut ConfigMapStates,
         reported: Option<Digest>,
         refused: impl Fn(&Revision) -> bool,
     ) -> Restored {
-        let observed = match self.observe(gate, state, watched).await {
-            Ok(observed) => observed,
+        let live = match self.observe(cluster, states).await {
+            Ok(Observed::Ours(live)) => Some(live),
+            Ok(Observed::Absent) => None,
             Err(ObserveError::Foreign { .. } | ObserveError::Namesake { .. }) => return Restored::Missing(None),
             Err(ObserveError::Read(_) | ObserveError::Identify { .. } | ObserveError::LeadershipLost(_)) => {
-                return Restored::Unneeded;
+                return Restored::Undetermined;
             }
         };
-        let last = state.last_good.clone().filter(|last| last.target.is_same_place(self));
-        let serves = |live: &LiveConfigMap| {
-            let wanted = last.as_ref().map(LastGood::digest).or(reported);
-            wanted.is_some() && live.content == wanted
-        };
+        let last = states.last_good(self).cloned();
+        let expected = last.as_ref().map(LastGood::digest).or(reported);
+        let serving = live
+            .clone()
+            .filter(|live| live.content.is_some() && live.content == expected);
         // Labels included, where they are known: without its label the ConfigMap would be out of sight of the watch.
-        let holds = |live: &LiveConfigMap| match &last {
-            Some(last) => live.holds(&last.target, &last.revision, &last.digest()),
-            None => serves(live),
+        let is_complete = |last: &LastGood| {
+            let live = serving.as_ref();
+            live.is_some_and(|live| live.holds(&last.target, &last.revision, &last.digest()))
         };
-        if let Observed::Ours(live) = &observed
-            && holds(live)
-        {
-            state.record(self, live.clone());
-            return Restored::Unneeded;
+        match last.filter(|last| !refused(&last.revision) && !is_complete(last)) {
+            Some(last) => last.apply_again(cluster, states, live).await,
+            None => match serving {
+                Some(live) => {
+                    states.record(self, live);
+                    Restored::InPlace
+                }
+                None => Restored::Missing(None),
+            },
         }
-        let Some(last) = last.as_ref().filter(|last| !refused(&last.revision)) else {
-            let serves = matches!(&observed, Observed::Ours(live) if serves(live));
-            return if serves {
-                Restored::Unneeded
-            } else {
-                Restored::Missing(None)
-            };
-        };
-        match last.target.apply(gate, &last.revision, &last.bundle, &observed).await {
-            Ok(live) => {
-                state.record(&last.target, live);
-                Restored::Done
-            }
+    }
+}
+
+impl LastGood {
+    /// Applies the bundle again over what is there.
+    async fn apply_again(
+        &self,
+        cluster: Cluster<'_>,
+        states: &mut ConfigMapStates,
+        live: Option<LiveConfigMap>,
+    ) -> Restored {
+        let observed = live.map_or(Observed::Absent, Observed::Ours);
+        let applied = self
+            .target
+            .apply(cluster, states, &self.revision, &self.bundle, &observed);
+        match applied.await {
+            Ok(()) => Restored::Restored,
             Err(error) => Restored::Missing(Some(error)),
         }
     }

@@ -1,6 +1,5 @@
-//! What is cached about a delivery between two runs. All of it can be lost: it saves work and never decides.
-
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+//! What is cached about the ConfigMaps of an object between two runs. All of it can be lost: it saves work and never
+//! decides.
 
 use super::live::LiveConfigMap;
 use super::target::ConfigMapDelivery;
@@ -10,22 +9,25 @@ use crate::domain::revision::Revision;
 use crate::domain::trust::{TrustPolicy, Verified};
 use crate::operator::identity::ObjectVersion;
 
-/// The state of one object's ConfigMap.
+/// The states of one object's ConfigMaps, by name. A list, because there is hardly ever more than one.
 #[derive(Debug, Clone, Default)]
-pub struct ConfigMapState {
-    /// The ConfigMap as the last run left it.
-    pub applied: Option<AppliedConfigMap>,
+pub struct ConfigMapStates(Vec<ConfigMapState>);
+
+/// The state of one ConfigMap.
+#[derive(Debug, Clone)]
+struct ConfigMapState {
+    name: String,
+    /// The ConfigMap as we left it; none where another client has changed it since, as far as we know.
+    applied: Option<AppliedConfigMap>,
     /// The bundle that was delivered last, to be delivered again where another client removes it.
-    pub last_good: Option<LastGood>,
-    /// The digest of the revision that the last good run found or put there.
-    pub delivered: Option<Digest>,
+    last_good: Option<LastGood>,
+    /// The digest of the revision that a run of this process found or put there.
+    delivered: Option<Digest>,
 }
 
 /// A ConfigMap as we left it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AppliedConfigMap {
-    /// Its name.
-    pub name: String,
+pub(super) struct AppliedConfigMap {
     /// The key we wrote.
     pub key: String,
     /// The version we left.
@@ -45,44 +47,120 @@ pub struct LastGood {
     pub refused: bool,
 }
 
-impl ConfigMapState {
-    /// Remembers how `target` was left.
-    pub fn record(&mut self, target: &ConfigMapDelivery, live: LiveConfigMap) {
-        self.applied = Some(AppliedConfigMap {
-            name: target.name.clone(),
-            key: target.key.clone(),
-            live,
-        });
+impl ConfigMapStates {
+    /// The names of the ConfigMaps that this process wrote, or found in place. A name that only status knows is none:
+    /// status can be edited.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let found = |state: &&ConfigMapState| state.applied.is_some() || state.delivered.is_some();
+        self.0.iter().filter(found).map(|state| state.name.as_str())
     }
 
-    /// Whether the ConfigMap is as we left it, as far as its watch shows; also where we have left none.
+    /// Whether every ConfigMap is as we left it, where `shows` says whether the watch shows one, by name, in a version.
     #[must_use]
-    pub fn is_intact(&self, watched: Option<&ObjectMeta>) -> bool {
-        self.applied
-            .as_ref()
-            .is_none_or(|applied| watched.is_some_and(|watched| applied.is_version(watched)))
+    pub fn is_intact(&self, shows: impl Fn(&str, &ObjectVersion) -> bool) -> bool {
+        let applied = |state: &ConfigMapState| {
+            let applied = state.applied.as_ref();
+            applied.is_none_or(|applied| shows(&state.name, &applied.live.version))
+        };
+        self.0.iter().all(applied)
     }
 
-    /// Forgets the last good bundle where it was admitted by another policy than the object has now. Otherwise the
-    /// holder of a key that was removed could have its bundle restored by making every later run fail: moving or
-    /// removing the tag is enough.
-    pub fn forget_what_is_not_admitted_by(&mut self, trust: &TrustPolicy) {
-        let admitted = |last: &LastGood| {
+    /// The ConfigMap of `target` as we left it.
+    pub(super) fn applied(&self, target: &ConfigMapDelivery) -> Option<&LiveConfigMap> {
+        let applied = self.of(target)?.applied.as_ref();
+        applied
+            .filter(|applied| applied.key == target.key)
+            .map(|applied| &applied.live)
+    }
+
+    /// The bundle that was delivered to `target` last.
+    #[must_use]
+    pub fn last_good(&self, target: &ConfigMapDelivery) -> Option<&LastGood> {
+        let last_good = self.of(target)?.last_good.as_ref();
+        last_good.filter(|last| last.target.is_same_place(target))
+    }
+
+    /// The digest of the revision that a run of this process found or put at `target`.
+    #[must_use]
+    pub fn delivered(&self, target: &ConfigMapDelivery) -> Option<Digest> {
+        self.of(target)?.delivered
+    }
+
+    /// Remembers how `target` was left.
+    pub(super) fn record(&mut self, target: &ConfigMapDelivery, live: LiveConfigMap) {
+        let key = target.key.clone();
+        self.entry(target).applied = Some(AppliedConfigMap { key, live });
+    }
+
+    /// Forgets how `target` was left: another client has changed it.
+    pub(super) fn forget_applied(&mut self, target: &ConfigMapDelivery) {
+        self.entry(target).applied = None;
+    }
+
+    /// Remembers that `target` holds the bundle of `revision`.
+    pub(super) fn record_revision(&mut self, target: &ConfigMapDelivery, revision: &Revision) {
+        self.entry(target).delivered = Some(*revision.digest());
+    }
+
+    /// Remembers what can be delivered again.
+    pub fn record_last_good(&mut self, last_good: LastGood) {
+        let target = last_good.target.clone();
+        self.entry(&target).last_good = Some(last_good);
+    }
+
+    /// Forgets a ConfigMap that was removed.
+    pub fn forget(&mut self, name: &str) {
+        self.0.retain(|state| state.name != name);
+    }
+
+    /// Forgets the last good bundles.
+    pub fn forget_last_good(&mut self) {
+        self.retain_last_good(|_| false);
+    }
+
+    /// Forgets the last good bundles that were admitted by another policy than the object has now. Otherwise the holder
+    /// of a key that was removed could have its bundle restored by making every later run fail: moving or removing the
+    /// tag is enough.
+    pub fn retain_last_good_if_admitted_by(&mut self, trust: &TrustPolicy) {
+        self.retain_last_good(|last| {
             trust
                 .digest()
                 .is_none_or(|now| last.bundle.verification().trust_digest() == Some(now))
-        };
-        self.last_good = self.last_good.take().filter(admitted);
+        });
     }
 
-    /// Records what a verification says about the last good bundle: `trusts` returns its result for a revision, or none
+    /// Records what a verification says about the last good bundles: `trusts` returns its result for a revision, or none
     /// if it was about another.
     pub fn note_verification(&mut self, trusts: impl Fn(&Revision) -> Option<bool>) {
-        if let Some(last) = &mut self.last_good
-            && let Some(trusted) = trusts(&last.revision)
-        {
-            last.refused = !trusted;
+        for last in self.0.iter_mut().filter_map(|state| state.last_good.as_mut()) {
+            if let Some(trusted) = trusts(&last.revision) {
+                last.refused = !trusted;
+            }
         }
+    }
+
+    fn retain_last_good(&mut self, keep: impl Fn(&LastGood) -> bool) {
+        for state in &mut self.0 {
+            state.last_good = state.last_good.take().filter(&keep);
+        }
+    }
+
+    fn of(&self, target: &ConfigMapDelivery) -> Option<&ConfigMapState> {
+        self.0.iter().find(|state| state.name == target.name)
+    }
+
+    fn entry(&mut self, target: &ConfigMapDelivery) -> &mut ConfigMapState {
+        let known = self.0.iter().position(|state| state.name == target.name);
+        let index = known.unwrap_or_else(|| {
+            self.0.push(ConfigMapState {
+                name: target.name.clone(),
+                applied: None,
+                last_good: None,
+                delivered: None,
+            });
+            self.0.len() - 1
+        });
+        &mut self.0[index]
     }
 }
 
@@ -91,19 +169,5 @@ impl LastGood {
     #[must_use]
     pub fn digest(&self) -> Digest {
         self.bundle.value().facts().digest
-    }
-}
-
-impl AppliedConfigMap {
-    /// Whether this is the place that `target` names.
-    #[must_use]
-    pub fn is_at(&self, target: &ConfigMapDelivery) -> bool {
-        (&self.name, &self.key) == (&target.name, &target.key)
-    }
-
-    /// Whether `watched` is the version that we left.
-    #[must_use]
-    pub fn is_version(&self, watched: &ObjectMeta) -> bool {
-        ObjectVersion::of(watched).is_ok_and(|version| version == self.live.version)
     }
 }

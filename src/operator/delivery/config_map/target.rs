@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::domain::digest::Digest;
 use crate::domain::revision::Revision;
 use crate::operator::api::grammar::is_object_name;
-use crate::operator::api::status::DeliveryStatus;
+use crate::operator::api::status::{ConfigMapStatus, DeliveryStatus};
 use crate::operator::api::{BUNDLE_DIGEST_ANNOTATION, FIELD_MANAGER, MANAGED_BY_LABEL, SOURCE_ANNOTATION};
 use crate::operator::identity::ObjectKey;
 
@@ -29,14 +29,34 @@ impl ConfigMapDelivery {
     /// one. Status can be edited: a text that is not an object's name could lead anywhere, and is ignored.
     #[must_use]
     pub fn recorded(owner: ObjectKey, status: &DeliveryStatus) -> Option<Self> {
-        let recorded = &status.config_map;
-        is_object_name(&recorded.name).then(|| Self {
+        let ConfigMapStatus { name, key } = &status.config_map;
+        let key = key.clone();
+        is_object_name(name).then(|| Self {
+            key,
+            ..Self::named(owner, name)
+        })
+    }
+
+    /// The ConfigMap of `owner` with this name, of which nothing else is known.
+    pub(super) fn named(owner: ObjectKey, name: &str) -> Self {
+        Self {
             owner,
-            name: recorded.name.clone(),
-            key: recorded.key.clone(),
+            name: name.to_owned(),
+            key: String::new(),
             labels: BTreeMap::new(),
             annotations: BTreeMap::new(),
-        })
+        }
+    }
+
+    /// What status shows of it.
+    #[must_use]
+    pub fn status(&self) -> DeliveryStatus {
+        DeliveryStatus {
+            config_map: ConfigMapStatus {
+                name: self.name.clone(),
+                key: self.key.clone(),
+            },
+        }
     }
 
     /// Whether both mean the same key of the same ConfigMap.

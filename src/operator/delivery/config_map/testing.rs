@@ -3,24 +3,36 @@
 use std::collections::BTreeMap;
 
 use super::live::LiveConfigMap;
-use super::state::AppliedConfigMap;
-use crate::operator::identity::ObjectVersion;
+use super::state::ConfigMapStates;
+use super::target::ConfigMapDelivery;
+use crate::operator::identity::{NamespacedName, ObjectKey, ObjectVersion};
 
-/// The ConfigMap `name` with UID `map` and version 7, as a run left it.
-pub(crate) fn applied(name: &str) -> AppliedConfigMap {
-    AppliedConfigMap {
-        name: name.to_owned(),
+/// The ConfigMap `name` of the object `authz` in namespace `acme`.
+pub(crate) fn target(name: &str) -> ConfigMapDelivery {
+    let owner = ObjectKey {
+        object: NamespacedName::new("acme", "authz"),
+        uid: "1".into(),
+    };
+    ConfigMapDelivery {
         key: "bundle.tar.gz".to_owned(),
-        live: LiveConfigMap {
-            version: ObjectVersion {
-                uid: "map".into(),
-                resource_version: "7".to_owned(),
-            },
-            content: None,
-            labels: BTreeMap::new(),
-            annotations: BTreeMap::new(),
-            removal: None,
-            immutable: false,
-        },
+        ..ConfigMapDelivery::named(owner, name)
     }
+}
+
+/// The state after a run that left the ConfigMap `name` with UID `map` in version 7.
+pub(crate) fn delivered_to(name: &str) -> ConfigMapStates {
+    let live = LiveConfigMap {
+        version: ObjectVersion {
+            uid: "map".into(),
+            resource_version: "7".to_owned(),
+        },
+        content: None,
+        labels: BTreeMap::new(),
+        annotations: BTreeMap::new(),
+        removal: None,
+        immutable: false,
+    };
+    let mut states = ConfigMapStates::default();
+    states.record(&target(name), live);
+    states
 }

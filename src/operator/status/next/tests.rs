@@ -1,6 +1,8 @@
 use std::sync::Arc;
+use std::time::Instant;
 
 use proptest::prelude::*;
+use rstest::rstest;
 use serde_json::{Value, json};
 
 use super::*;
@@ -8,9 +10,10 @@ use crate::domain::bundle::BundleFacts;
 use crate::domain::digest::Digest;
 use crate::domain::reference::ImageReference;
 use crate::domain::revision::{ImageRevision, Revision};
+use crate::operator::delivery::ConfigMapDelivery;
 use crate::operator::delivery::config_map::{ApplyError, ObserveError};
 use crate::operator::identity::ObjectKey;
-use crate::operator::reconcile::validate::ValidateError;
+use crate::operator::steps::validate::ValidateError;
 use crate::pipeline::ports::RegistryError;
 use crate::pipeline::resolve::ResolveError;
 
@@ -40,6 +43,7 @@ fn success(content: &str, verification: Verification) -> Outcome {
             digest: Digest::of(format!("manifest of {content}").as_bytes()),
             tag: image.tag().cloned(),
         }),
+        resolved_at: Instant::now(),
         semver_tag: None,
         verification,
         deliveries: vec![Delivery::ConfigMap(target())],
@@ -84,7 +88,7 @@ fn foreign() -> Outcome {
     let error = ObserveError::Foreign {
         name: "authz-bundle".into(),
     };
-    Outcome::Failure(Failure::after(&signed(), error.into()))
+    after_verification(error)
 }
 
 fn too_large() -> Outcome {
@@ -92,7 +96,14 @@ fn too_large() -> Outcome {
         size: 2_000_000,
         limit: 1_048_000,
     };
-    Outcome::Failure(Failure::after(&signed(), error.into()))
+    after_verification(error)
+}
+
+fn after_verification(error: impl Into<StepError>) -> Outcome {
+    Outcome::Failure(Failure {
+        verification: Some(signed()),
+        ..Failure::from(error.into())
+    })
 }
 
 fn time(second: i64) -> Timestamp {
@@ -161,6 +172,26 @@ fn a_bundle_that_does_not_fit_leaves_the_last_one_delivered() {
     assert_eq!(condition(&object, DELIVERED).unwrap().status, "True");
     assert_eq!(condition(&object, READY).unwrap().reason, "TooLarge");
     assert_eq!(object.status.unwrap().bundle, good.status.unwrap().bundle);
+}
+
+/// Nothing is claimed about what could not be looked at.
+#[rstest]
+#[case(LastGoodState::InPlace, "True")]
+#[case(LastGoodState::Missing, "False")]
+#[case(LastGoodState::Unknown, "Unknown")]
+fn what_became_of_the_last_good_bundle_is_told_by_delivered_alone(
+    #[case] last_good: LastGoodState,
+    #[case] delivered: &str,
+) {
+    let good = after(&object(1), &success("v1", signed()), 100);
+    let mut outcome = unavailable();
+    if let Outcome::Failure(failure) = &mut outcome {
+        failure.last_good = last_good;
+    }
+    let object = after(&good, &outcome, 200);
+    let ready = condition(&object, READY).unwrap();
+    assert_eq!(ready.message, "registry 'ghcr.io' answered 503 for 'acme/authz:1.0.0'");
+    assert_eq!(condition(&object, DELIVERED).unwrap().status, delivered);
 }
 
 #[test]

@@ -13,8 +13,8 @@ use crate::domain::revision::ImageRevision;
 use crate::domain::trust::TrustPolicy;
 use crate::operator::api::spec::PolicyImage;
 use crate::operator::delivery::Delivery;
-use crate::operator::reconcile::dereference::References;
-use crate::operator::reconcile::validate::{OperatorOptions, validate};
+use crate::operator::steps::dereference::References;
+use crate::operator::steps::validate::{OperatorOptions, validate};
 use crate::pipeline::reason::{Classify as _, Disposition, Reason};
 
 fn verified(bytes: Vec<u8>) -> (Revision, Verified<Bundle>) {

@@ -16,7 +16,8 @@ use crate::operator::delivery::{ConfigMapDelivery, Delivery};
 use crate::operator::hints;
 use crate::operator::identity::{MissingField, ObjectKey};
 use crate::pipeline::reason::{Classify, Disposition, Reason};
-pub use duration::{DEFAULT_TIMEOUT, MAX_TIMEOUT, deadline, interval, parse_max_timeout, timeout};
+pub use duration::{MAX_TIMEOUT, deadline, interval_or_default, parse_max_timeout};
+use duration::{interval, timeout};
 
 /// Namespaces in which nothing is delivered: what runs there runs the cluster.
 const SYSTEM_NAMESPACES: [&str; 3] = ["kube-system", "kube-public", "kube-node-lease"];
@@ -30,8 +31,6 @@ pub struct Plan {
     pub trust: TrustPolicy,
     /// Where the bundle goes.
     pub deliveries: Vec<Delivery>,
-    /// How often the object is reconciled.
-    pub interval: Duration,
 }
 
 impl Plan {
@@ -206,7 +205,7 @@ pub fn validate(
     }
     bounds::check(spec)?;
     let image: ImageReference = spec.image.parse().map_err(ValidateError::ParseImage)?;
-    let interval = interval(spec)?;
+    interval(spec)?;
     timeout(spec)?;
     Ok(Plan {
         source: Source::Image(
@@ -215,7 +214,6 @@ pub fn validate(
         ),
         trust: trust(spec.verify.as_ref(), references, options)?,
         deliveries: vec![Delivery::ConfigMap(config_map(object)?)],
-        interval,
     })
 }
 
@@ -269,11 +267,7 @@ fn trust(
     };
     let mut authorities = Vec::with_capacity(verify.authorities.len());
     for authority in &verify.authorities {
-        let pem = references
-            .keys
-            .get(&authority.name)
-            .map(String::as_str)
-            .unwrap_or_default();
+        let pem = references.keys.get(&authority.name).ok_or(bounds::NO_KEY)?;
         let keys = PublicKey::from_pem(pem).map_err(|source| ValidateError::ReadKey {
             authority: authority.name.clone(),
             source,

@@ -11,6 +11,7 @@ use crate::domain::trust::{TrustError, Verification, Verified};
 use crate::operator::delivery::Delivery;
 use crate::operator::delivery::config_map::{ApplyError, ObserveError};
 use crate::operator::hints;
+use crate::operator::identity::ObjectKey;
 use crate::operator::write_gate::LeadershipLost;
 use crate::pipeline::acquire::{AcquireError, BundleSummary};
 use crate::pipeline::reason::{Classify, Disposition, Reason, chain};
@@ -19,14 +20,14 @@ use crate::pipeline::verify::VerifyError;
 
 /// A plan, and the verified revision that it is about.
 #[derive(Debug)]
-pub struct VerifiedPlan {
+pub struct VerifiedPlan<'a> {
     /// What the run sets out to do.
-    pub plan: Plan,
+    pub plan: &'a Plan,
     /// What the source resolved to.
     pub revision: Revision,
     /// The same, with its verification.
     pub verified: Verified<Revision>,
-    /// When the source was resolved; a shared result may be from before this run began.
+    /// As of when this is what the source leads to; a shared result may be from before this run began.
     pub resolved_at: Instant,
 }
 
@@ -60,6 +61,42 @@ impl Outcome {
             Self::Failure(failure) => Some(failure.error.disposition()),
         }
     }
+
+    /// As of when the source led to the result; none where it is not known.
+    #[must_use]
+    pub fn resolved_at(&self) -> Option<Instant> {
+        match self {
+            Self::Suspended => None,
+            Self::Success(success) => Some(success.resolved_at),
+            Self::Failure(failure) => failure.resolved_at,
+        }
+    }
+
+    /// Whether another client changed an object between our read and our write, so that a new run helps.
+    #[must_use]
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Self::Failure(failure) if failure.error.is_conflict())
+    }
+
+    /// Logs how the run of the object `key` ended.
+    pub fn log(&self, key: &ObjectKey) {
+        let (namespace, name) = (key.namespace(), key.name());
+        match self {
+            Self::Suspended => tracing::debug!(namespace, name, "suspended"),
+            Self::Success(success) => {
+                let digest = success.revision.digest();
+                if success.bundle.is_some() {
+                    tracing::info!(namespace, name, %digest, "delivered");
+                } else {
+                    tracing::debug!(namespace, name, %digest, "unchanged");
+                }
+            }
+            Self::Failure(failure) => {
+                let (reason, error) = (failure.error.reason().as_str(), failure.error.explain());
+                tracing::warn!(namespace, name, reason, error, "not reconciled");
+            }
+        }
+    }
 }
 
 /// What a successful run reports.
@@ -67,6 +104,8 @@ impl Outcome {
 pub struct Success {
     /// What the source resolved to.
     pub revision: Revision,
+    /// As of when.
+    pub resolved_at: Instant,
     /// The tag that a version range chose.
     pub semver_tag: Option<String>,
     /// The verification that admitted it.
@@ -80,17 +119,18 @@ pub struct Success {
 impl Success {
     /// The report of a run that carried out a plan. `bundle` is what there is to report about the bundle.
     #[must_use]
-    pub fn new(verified_plan: &VerifiedPlan, bundle: Option<BundleSummary>) -> Self {
+    pub fn new(verified_plan: &VerifiedPlan<'_>, bundle: Option<BundleSummary>) -> Self {
         let VerifiedPlan {
             plan,
             revision,
             verified,
-            ..
+            resolved_at,
         } = verified_plan;
         let (Source::Image(source), Revision::Image(image)) = (&plan.source, revision);
         let by_range = matches!(source.selection(), Selection::Range(_));
         Self {
             revision: revision.clone(),
+            resolved_at: *resolved_at,
             semver_tag: image.tag.as_ref().filter(|_| by_range).map(ToString::to_string),
             verification: verified.verification().clone(),
             deliveries: plan.deliveries.clone(),
@@ -106,18 +146,31 @@ pub struct Failure {
     pub error: Box<StepError>,
     /// The verification, where the run got as far as one.
     pub verification: Option<Verification>,
-    /// Whether the ConfigMap does not hold the last good bundle any more.
-    pub last_good_missing: bool,
+    /// As of when the source led to what failed, where the run got as far.
+    pub resolved_at: Option<Instant>,
+    /// What became of the last good bundle.
+    pub last_good: LastGoodState,
+}
+
+/// What became of the last good bundle when a run failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LastGoodState {
+    /// It is in place, or none was delivered yet.
+    InPlace,
+    /// The ConfigMap does not hold it any more, and it could not be restored.
+    Missing,
+    /// That could not be determined.
+    Unknown,
 }
 
 impl Failure {
     /// A failure after the revision was verified.
     #[must_use]
-    pub fn after(verification: &Verification, error: StepError) -> Self {
+    pub fn after(verified: &VerifiedPlan<'_>, error: StepError) -> Self {
         Self {
-            error: Box::new(error),
-            verification: Some(verification.clone()),
-            last_good_missing: false,
+            verification: Some(verified.verified.verification().clone()),
+            resolved_at: Some(verified.resolved_at),
+            ..Self::from(error)
         }
     }
 }
@@ -127,7 +180,8 @@ impl From<StepError> for Failure {
         Self {
             error: Box::new(error),
             verification: None,
-            last_good_missing: false,
+            resolved_at: None,
+            last_good: LastGoodState::InPlace,
         }
     }
 }
@@ -192,10 +246,17 @@ impl StepError {
         }
     }
 
-    /// Whether it may pass by itself, so that it says nothing about the object.
+    /// Whether it may pass by itself, so that it says nothing about the object. A panic may not: it is not known what it
+    /// says.
     #[must_use]
     pub fn may_pass(&self) -> bool {
-        self.disposition() == Disposition::Retry
+        self.disposition() == Disposition::Retry && !matches!(self, Self::Panic)
+    }
+
+    /// Whether another client changed an object between our read and our write.
+    #[must_use]
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Self::Deliver(error) if error.is_conflict())
     }
 
     /// Whether it says that this very revision is not trusted.

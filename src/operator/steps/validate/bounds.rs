@@ -12,6 +12,12 @@ use crate::operator::api::{GROUP, MANAGED_BY_LABEL};
 
 type Checked = Result<(), ValidateError>;
 
+/// An authority whose key is nowhere, or in more than one place.
+pub(super) const NO_KEY: ValidateError = ValidateError::SchemaViolation {
+    field: "spec.verify.authorities.key",
+    fault: "must have exactly one of data, secretRef and configMapRef",
+};
+
 /// Checks what no type of the [`Plan`](super::Plan) checks by itself.
 pub(super) fn check(spec: &PolicyImageSpec) -> Checked {
     require(
@@ -78,7 +84,9 @@ fn check_verify(verify: &Verify) -> Checked {
         } = &authority.key;
         let sources = [data.is_some(), secret_ref.is_some(), config_map_ref.is_some()];
         let one = sources.iter().filter(|set| **set).count() == 1;
-        require(field, "must have exactly one of data, secretRef and configMapRef", one)?;
+        if !one {
+            return Err(NO_KEY);
+        }
         let short = data.as_ref().is_none_or(|data| data.chars().count() <= 16_384);
         require(
             "spec.verify.authorities.key.data",

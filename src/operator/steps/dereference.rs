@@ -44,47 +44,12 @@ pub async fn dereference<O: ObjectReader>(
         namespace,
         bytes_left: MAX_REFERENCE_BYTES,
     };
-    let mut references = References {
+    Ok(References {
         pull_secrets: reader.pull_secrets(spec).await?,
-        ..References::default()
-    };
-    if let Some(tls) = &spec.tls {
-        if let Some(AuthorityCertificates {
-            secret_ref,
-            config_map_ref,
-        }) = &tls.ca_ref
-        {
-            let text = reader
-                .either(secret_ref.as_ref(), config_map_ref.as_ref(), "spec.tls.caRef")
-                .await?;
-            references.authority_certificates = text;
-        }
-        if let Some(certificate) = &tls.cert_secret_ref {
-            let field = "spec.tls.certSecretRef";
-            let name = &certificate.name;
-            let mut values = reader.secret(name, &["tls.crt", "tls.key"], field).await?;
-            let mut take = |key| text("Secret", name, key, values.take(key)?);
-            references.client_certificate = Some((take("tls.crt")?, take("tls.key")?));
-        }
-    }
-    for authority in spec.verify.iter().flat_map(|verify| &verify.authorities) {
-        let KeySource {
-            data,
-            secret_ref,
-            config_map_ref,
-        } = &authority.key;
-        let field = "spec.verify.authorities.key";
-        let text = match data {
-            Some(data) => Some(data.clone()),
-            None => {
-                reader
-                    .either(secret_ref.as_ref(), config_map_ref.as_ref(), field)
-                    .await?
-            }
-        };
-        references.keys.insert(authority.name.clone(), text.unwrap_or_default());
-    }
-    Ok(references)
+        authority_certificates: reader.authority_certificates(spec).await?,
+        client_certificate: reader.client_certificate(spec).await?,
+        keys: reader.keys(spec).await?,
+    })
 }
 
 struct Reader<'a, O> {
@@ -118,6 +83,50 @@ impl<O: ObjectReader> Reader<'_, O> {
             values.push((name, value));
         }
         Ok(values)
+    }
+
+    async fn authority_certificates(&mut self, spec: &PolicyImageSpec) -> Result<Option<String>, DereferenceError> {
+        let Some(AuthorityCertificates {
+            secret_ref,
+            config_map_ref,
+        }) = spec.tls.as_ref().and_then(|tls| tls.ca_ref.as_ref())
+        else {
+            return Ok(None);
+        };
+        self.either(secret_ref.as_ref(), config_map_ref.as_ref(), "spec.tls.caRef")
+            .await
+    }
+
+    async fn client_certificate(
+        &mut self,
+        spec: &PolicyImageSpec,
+    ) -> Result<Option<(String, String)>, DereferenceError> {
+        let Some(certificate) = spec.tls.as_ref().and_then(|tls| tls.cert_secret_ref.as_ref()) else {
+            return Ok(None);
+        };
+        let (name, field) = (&certificate.name, "spec.tls.certSecretRef");
+        let mut values = self.secret(name, &["tls.crt", "tls.key"], field).await?;
+        let mut take = |key| text("Secret", name, key, values.take(key)?);
+        Ok(Some((take("tls.crt")?, take("tls.key")?)))
+    }
+
+    /// An authority without any source of its key has none here, which validation reports.
+    async fn keys(&mut self, spec: &PolicyImageSpec) -> Result<BTreeMap<String, String>, DereferenceError> {
+        let mut keys = BTreeMap::new();
+        for authority in spec.verify.iter().flat_map(|verify| &verify.authorities) {
+            let KeySource {
+                data,
+                secret_ref,
+                config_map_ref,
+            } = &authority.key;
+            let field = "spec.verify.authorities.key";
+            let text = match data {
+                Some(data) => Some(data.clone()),
+                None => self.either(secret_ref.as_ref(), config_map_ref.as_ref(), field).await?,
+            };
+            keys.extend(text.map(|text| (authority.name.clone(), text)));
+        }
+        Ok(keys)
     }
 
     async fn secret<'a>(

@@ -5,8 +5,11 @@ use std::time::Duration;
 use super::{OperatorOptions, ValidateError};
 use crate::operator::api::spec::PolicyImageSpec;
 
+/// The interval where none can be read: that of the schema where none is written.
+pub(super) const DEFAULT_INTERVAL: Duration = Duration::from_mins(5);
+
 /// The run's deadline where none is written, unless the interval is shorter.
-pub const DEFAULT_TIMEOUT: Duration = Duration::from_mins(1);
+pub(super) const DEFAULT_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// The least and the most that `spec.timeout` may be.
 const LEAST_TIMEOUT: (&str, Duration) = ("1s", Duration::from_secs(1));
@@ -23,7 +26,7 @@ const MAX_DIGITS: usize = 5;
 ///
 /// # Errors
 /// [`ValidateError::ParseDuration`].
-pub fn interval(spec: &PolicyImageSpec) -> Result<Duration, ValidateError> {
+pub(super) fn interval(spec: &PolicyImageSpec) -> Result<Duration, ValidateError> {
     duration(
         "spec.interval",
         &spec.interval,
@@ -32,11 +35,17 @@ pub fn interval(spec: &PolicyImageSpec) -> Result<Duration, ValidateError> {
     )
 }
 
+/// `spec.interval`; of a spec that cannot be read, the default.
+#[must_use]
+pub fn interval_or_default(spec: &PolicyImageSpec) -> Duration {
+    interval(spec).unwrap_or(DEFAULT_INTERVAL)
+}
+
 /// `spec.timeout`: how long one run may take.
 ///
 /// # Errors
 /// [`ValidateError`] where it does not parse or is longer than the interval.
-pub fn timeout(spec: &PolicyImageSpec) -> Result<Duration, ValidateError> {
+pub(super) fn timeout(spec: &PolicyImageSpec) -> Result<Duration, ValidateError> {
     let interval = interval(spec)?;
     let Some(text) = &spec.timeout else {
         return Ok(DEFAULT_TIMEOUT.min(interval));
@@ -51,8 +60,8 @@ pub fn timeout(spec: &PolicyImageSpec) -> Result<Duration, ValidateError> {
 
 /// How long a run of an object with this spec may take; a spec that cannot be read has the default.
 #[must_use]
-pub fn deadline(spec: &PolicyImageSpec, rules: OperatorOptions) -> Duration {
-    timeout(spec).unwrap_or(DEFAULT_TIMEOUT).min(rules.max_timeout)
+pub fn deadline(spec: &PolicyImageSpec, options: OperatorOptions) -> Duration {
+    timeout(spec).unwrap_or(DEFAULT_TIMEOUT).min(options.max_timeout)
 }
 
 /// The value of `--max-timeout`, which is bounded as `spec.timeout` is.

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 use rstest::rstest;
 use serde_json::{Value, json};
 
+use super::duration::{DEFAULT_INTERVAL, DEFAULT_TIMEOUT};
 use super::*;
 use crate::domain::trust::testing::{authority, pem, signer};
 use crate::operator::api::spec::NameReference;
@@ -85,7 +86,6 @@ fn every_field_finds_its_place_in_the_plan() {
             labels: [("team".into(), "acme".into())].into(),
             annotations: [("note".into(), "hello".into())].into(),
         })],
-        interval: Duration::from_mins(90),
     };
     assert_eq!(plan(&object, &references), Ok(expected.clone()));
     object.spec.verify = None;
@@ -128,8 +128,8 @@ fn what_is_absent_has_defaults() {
         ("authz-bundle", "bundle.tar.gz")
     );
     assert_eq!(
-        (plan.interval, timeout(&object.spec)),
-        (Duration::from_mins(5), Ok(DEFAULT_TIMEOUT))
+        (interval(&object.spec), timeout(&object.spec)),
+        (Ok(DEFAULT_INTERVAL), Ok(DEFAULT_TIMEOUT))
     );
     let Source::Image(source) = &plan.source;
     let access = RegistryAccess {
@@ -190,6 +190,10 @@ const FAULTS: &[(Break, &str)] = &[
     ),
     (
         |_, references| references.keys.clear(),
+        "spec.verify.authorities.key must have exactly one of data, secretRef and configMapRef",
+    ),
+    (
+        |_, references| drop(references.keys.insert("release".into(), String::new())),
         "the key of authority 'release': no PEM block; expected '-----BEGIN PUBLIC KEY-----', as in 'cosign.pub'",
     ),
     (
@@ -389,10 +393,10 @@ proptest! {
         let references = References { keys: keys.collect(), ..References::default() };
         match plan(&object, &references) {
             Ok(plan) => {
-                prop_assert!((Duration::from_secs(5)..=Duration::from_hours(24)).contains(&plan.interval));
+                prop_assert!((Duration::from_secs(5)..=Duration::from_hours(24)).contains(&interval(&object.spec).unwrap()));
                 let name = &target(&plan).name;
                 prop_assert!(name.len() <= 253 && !name.contains('/'));
-                prop_assert!(timeout(&object.spec).unwrap() <= plan.interval);
+                prop_assert!(timeout(&object.spec).unwrap() <= interval(&object.spec).unwrap());
             }
             Err(error) => prop_assert!(error.to_string().chars().count() < 700, "{error}"),
         }

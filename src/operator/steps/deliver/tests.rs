@@ -1,0 +1,238 @@
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use http::{Method, Request, Response};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::Client;
+use kube::client::Body;
+use kube::runtime::reflector::{self, Store};
+use kube::runtime::watcher::Event;
+use serde_json::{Value, json};
+use tower::service_fn;
+
+use super::*;
+use crate::domain::access::RegistryAccess;
+use crate::domain::artifact::{BUNDLE_LAYER, OCI_MANIFEST};
+use crate::domain::bundle::Limits;
+use crate::domain::bundle::testing::Tar;
+use crate::domain::source::{ImageSource, Source};
+use crate::domain::trust::TrustPolicy;
+use crate::domain::trust::testing::revision;
+use crate::operator::api::spec::PolicyImage;
+use crate::operator::delivery::config_map::ConfigMapStates;
+use crate::operator::delivery::config_map::testing::target;
+use crate::operator::delivery::{Cluster, ConfigMapDelivery, Delivery};
+use crate::operator::identity::ObjectKey;
+use crate::operator::received::{MetadataOnly, Received};
+use crate::operator::slot::{Slots, YieldingPipeline};
+use crate::operator::steps::carry_out;
+use crate::operator::steps::outcome::{Failure, Success};
+use crate::operator::steps::validate::Plan;
+use crate::operator::write_gate::WriteGate;
+use crate::pipeline::Pipeline;
+use crate::pipeline::in_memory_registry::InMemoryRegistry;
+use crate::pipeline::single_flight::{CacheObserver, Freshness};
+
+type ConfigMapMetadata = Received<ConfigMap, MetadataOnly>;
+
+/// The ConfigMaps of an API server.
+#[derive(Default)]
+struct Server {
+    config_maps: BTreeMap<String, Value>,
+    /// The version of the last write.
+    version: u64,
+    /// The next request of this method meets a conflict.
+    conflict: Option<Method>,
+    /// Method and name of each request.
+    requests: Vec<String>,
+}
+
+impl Server {
+    fn answer(&mut self, method: &Method, name: &str, body: &[u8]) -> (u16, Value) {
+        self.requests.push(format!("{method} {name}"));
+        let failure = |code: u16, reason: &str| {
+            let status =
+                json!({ "kind": "Status", "status": "Failure", "code": code, "reason": reason, "message": "" });
+            (code, status)
+        };
+        if *method == Method::GET {
+            return self
+                .config_maps
+                .get(name)
+                .map_or(failure(404, "NotFound"), |found| (200, found.clone()));
+        }
+        if self.conflict.take_if(|conflict| conflict == method).is_some() {
+            return failure(409, "Conflict");
+        }
+        if *method == Method::DELETE {
+            self.config_maps.remove(name);
+            return (200, json!({ "kind": "Status", "status": "Success" }));
+        }
+        self.version += 1;
+        let mut applied: Value = serde_json::from_slice(body).unwrap();
+        applied["metadata"]["uid"] = json!(format!("uid of {name}"));
+        applied["metadata"]["resourceVersion"] = json!(self.version.to_string());
+        applied["metadata"]["managedFields"] = json!([{ "manager": "policy-operator" }]);
+        self.config_maps.insert(name.to_owned(), applied.clone());
+        (200, applied)
+    }
+}
+
+/// A cluster, a registry with one image, and what is remembered of an object between its runs.
+struct World {
+    server: Arc<Mutex<Server>>,
+    gate: WriteGate,
+    watched: (Store<ConfigMapMetadata>, reflector::store::Writer<ConfigMapMetadata>),
+    pipeline: Pipeline<InMemoryRegistry>,
+    image: String,
+    /// The label that the spec asks for.
+    label: &'static str,
+    states: ConfigMapStates,
+}
+
+impl World {
+    fn new() -> Self {
+        let server = Arc::new(Mutex::new(Server::default()));
+        let shared = Arc::clone(&server);
+        let service = service_fn(move |request: Request<Body>| {
+            let server = Arc::clone(&shared);
+            async move {
+                let (head, body) = request.into_parts();
+                let body = body.collect_bytes().await.unwrap();
+                let name = head.uri.path().rsplit('/').next().unwrap();
+                let (code, answer) = server.lock().unwrap().answer(&head.method, name, &body);
+                Response::builder()
+                    .status(code)
+                    .body(Body::from(answer.to_string().into_bytes()))
+            }
+        });
+        let registry = InMemoryRegistry::default();
+        let image = push(&registry);
+        let observer: Arc<dyn CacheObserver> = Arc::new(());
+        Self {
+            server,
+            gate: WriteGate::new(Client::new(service, "acme"), None),
+            watched: reflector::store(),
+            pipeline: Pipeline::new(registry, Limits::default(), &observer),
+            image,
+            label: "first",
+            states: ConfigMapStates::default(),
+        }
+    }
+
+    /// Carries out a plan that delivers to `names`. Status says that a run has delivered to the ConfigMap `recorded`.
+    async fn run(&mut self, names: &[&str], recorded: &str) -> Result<Success, Failure> {
+        let status = json!({ "delivery": { "configMap": { "name": recorded, "key": "bundle.tar.gz" } } });
+        let object: PolicyImage = serde_json::from_value(json!({
+            "apiVersion": "opcr.io/v1alpha1", "kind": "PolicyImage",
+            "metadata": { "name": "authz", "namespace": "acme", "uid": "1" },
+            "spec": { "image": self.image }, "status": status,
+        }))
+        .unwrap();
+        let image = self.image.parse().unwrap();
+        let labelled = |name: &&str| ConfigMapDelivery {
+            labels: [("label".to_owned(), self.label.to_owned())].into(),
+            ..target(name)
+        };
+        let plan = Plan {
+            source: Source::Image(ImageSource::new(&image, None, RegistryAccess::default()).unwrap()),
+            trust: TrustPolicy::NotConfigured,
+            deliveries: names.iter().map(labelled).map(Delivery::ConfigMap).collect(),
+        };
+        let mut slot = Slots::new(1).take("acme".into()).await;
+        let mut run = RunContext {
+            object: &object,
+            key: &ObjectKey::of(&object.metadata).unwrap(),
+            cluster: Cluster {
+                gate: &self.gate,
+                config_maps: &self.watched.0,
+            },
+            pipeline: YieldingPipeline::new(&self.pipeline, &mut slot),
+            config_maps: &mut self.states,
+        };
+        carry_out(&plan, Freshness::New, &mut run).await
+    }
+
+    /// Lets the watch show what there is.
+    fn show(&mut self) {
+        for config_map in self.server.lock().unwrap().config_maps.values() {
+            let shown = serde_json::from_value(config_map.clone()).unwrap();
+            self.watched.1.apply_watcher_event(&Event::Apply(shown));
+        }
+    }
+
+    /// Another client is faster than the next request of this method.
+    fn conflict_with(&self, method: Method) {
+        self.server.lock().unwrap().conflict = Some(method);
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.server.lock().unwrap().config_maps.keys().cloned().collect()
+    }
+
+    /// The requests since the last call.
+    fn requests(&self) -> Vec<String> {
+        std::mem::take(&mut self.server.lock().unwrap().requests)
+    }
+}
+
+/// Pushes a policy image, and returns its name with the digest.
+fn push(registry: &InMemoryRegistry) -> String {
+    let repository = revision(b"").repository;
+    let bytes = Tar::policy().gzip();
+    let digest = registry.put_blob(&repository, &bytes);
+    let manifest = json!({
+        "schemaVersion": 2, "mediaType": OCI_MANIFEST,
+        "layers": [{ "mediaType": BUNDLE_LAYER, "digest": digest, "size": bytes.len() }],
+    });
+    registry.put_manifest(&repository, OCI_MANIFEST, manifest.to_string().as_bytes());
+    revision(manifest.to_string().as_bytes()).to_string()
+}
+
+#[tokio::test]
+async fn deliveries_of_one_plan_leave_each_other_alone() {
+    let mut world = World::new();
+    for recorded in ["one", "two", "one"] {
+        world.run(&["one", "two"], recorded).await.unwrap();
+        assert_eq!(world.names(), ["one", "two"]);
+    }
+    world.run(&["two", "three"], "one").await.unwrap();
+    assert_eq!(world.names(), ["three", "two"]);
+}
+
+#[tokio::test]
+async fn what_its_watch_shows_as_it_was_left_is_not_read_again() {
+    let mut world = World::new();
+    world.run(&["one", "two"], "one").await.unwrap();
+    world.show();
+    world.requests();
+    world.run(&["one", "two"], "one").await.unwrap();
+    assert_eq!(world.requests(), [""; 0]);
+}
+
+/// The watch may show the ConfigMap as we left it for a while yet.
+#[tokio::test]
+async fn a_conflict_ends_the_run_and_the_next_one_reads_again() {
+    let mut world = World::new();
+    world.run(&["one"], "one").await.unwrap();
+    world.show();
+    world.requests();
+    world.label = "changed";
+    world.conflict_with(Method::PATCH);
+    let failure = world.run(&["one"], "one").await.unwrap_err();
+    assert!(failure.error.is_conflict(), "{}", failure.error);
+    assert_eq!(world.requests(), ["PATCH one"]);
+    world.run(&["one"], "one").await.unwrap();
+    assert_eq!(world.requests(), ["GET one", "PATCH one"]);
+}
+
+#[tokio::test]
+async fn a_conflict_while_a_previous_config_map_is_removed_is_one_too() {
+    let mut world = World::new();
+    world.run(&["one"], "one").await.unwrap();
+    world.conflict_with(Method::DELETE);
+    let failure = world.run(&["two"], "one").await.unwrap_err();
+    assert!(failure.error.is_conflict(), "{}", failure.error);
+    world.run(&["two"], "one").await.unwrap();
+    assert_eq!(world.names(), ["two"]);
+}

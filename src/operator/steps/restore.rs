@@ -1,0 +1,116 @@
+//! After a failure: the last good bundle stays in place, or status says that it does not.
+
+use std::time::Duration;
+
+use super::deliver::reported;
+use super::outcome::{LastGoodState, StepError};
+use super::validate::Plan;
+use super::{RunContext, resolve_and_verify};
+use crate::domain::digest::Digest;
+use crate::domain::source::Source;
+use crate::operator::api::spec::PolicyImage;
+use crate::operator::delivery::ConfigMapDelivery;
+use crate::operator::delivery::config_map::{LastGood, Restored};
+use crate::operator::identity::ObjectKey;
+use crate::pipeline::ports::Ports;
+use crate::pipeline::single_flight::Freshness;
+use tokio::time::timeout;
+
+/// How long recovering, and then restoring, the last good bundle may take.
+const RESTORE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Makes sure that what was delivered last is still there, after a run that failed with `error`: it may not have reached
+/// the delivery. `plan` is that of the run, where it had one.
+pub async fn restore_last_good<P: Ports>(
+    plan: Option<&Plan>,
+    error: &StepError,
+    run: &mut RunContext<'_, P>,
+) -> LastGoodState {
+    let Some(target) = recorded_target(run.object, run.key) else {
+        return LastGoodState::InPlace;
+    };
+    if let (None, Some(plan)) = (run.config_maps.last_good(&target), plan) {
+        let recovered = timeout(RESTORE_TIMEOUT, recover(&target, plan, run)).await;
+        run.pipeline.resume().await;
+        if let Ok(Some(last_good)) = recovered {
+            run.config_maps.record_last_good(last_good);
+        }
+    }
+    let reported = reported(run.object.status.as_ref());
+    let refused = |revision: &_| error.refuses(revision);
+    let restored = target.restore(run.cluster, run.config_maps, reported, refused);
+    let config_map = &target.name;
+    match timeout(RESTORE_TIMEOUT, restored).await {
+        Ok(Restored::InPlace) => LastGoodState::InPlace,
+        Ok(Restored::Restored) => {
+            tracing::info!(config_map, "restored the last good bundle");
+            LastGoodState::InPlace
+        }
+        Ok(Restored::Missing(error)) => {
+            if let Some(error) = error {
+                tracing::warn!(config_map, %error, "the last good bundle was not restored");
+            }
+            LastGoodState::Missing
+        }
+        Ok(Restored::Undetermined) | Err(_) => LastGoodState::Unknown,
+    }
+}
+
+/// Restores what another client changed, before any request to a registry: that may take long, and its result is no
+/// reason to leave OPA with something else meanwhile. Nothing is restored that the last verification refused. Where
+/// this fails, the run reports it.
+pub async fn restore_changed<P: Ports>(run: &mut RunContext<'_, P>) {
+    let Some(target) = recorded_target(run.object, run.key) else {
+        return;
+    };
+    let is_trusted = run.config_maps.last_good(&target).is_some_and(|last| !last.refused);
+    if is_trusted && let Restored::Restored = target.restore(run.cluster, run.config_maps, None, |_| false).await {
+        tracing::info!(config_map = target.name, "restored what another client changed");
+    }
+}
+
+/// The last good bundle of an object that this process has delivered nothing for: after a restart, or where another
+/// policy admitted the bundle in its state.
+///
+/// The digest is that of the revision that a run of this process found in place, or else the one in status, which is
+/// believed in nothing else: the digest is looked for in the repository of the spec, and verified by the policy of the
+/// spec as it is now. Nothing where that fails.
+async fn recover<P: Ports>(target: &ConfigMapDelivery, plan: &Plan, run: &mut RunContext<'_, P>) -> Option<LastGood> {
+    let digest = run
+        .config_maps
+        .delivered(target)
+        .or_else(|| recorded_digest(run.object))?;
+    let Source::Image(image) = &plan.source;
+    let pinned = Plan {
+        source: Source::Image(image.pinned(digest)),
+        ..plan.clone()
+    };
+    let verified = run
+        .pipeline
+        .wait_for(|pipeline| resolve_and_verify(&pinned, pipeline, Freshness::recent()))
+        .await
+        .ok()?;
+    let acquired = run
+        .pipeline
+        .acquire(&pinned.source, &verified.verified, pinned.largest_bundle())
+        .await
+        .ok()?;
+    Some(LastGood {
+        target: target.clone(),
+        revision: verified.revision,
+        bundle: acquired.bundle,
+        refused: false,
+    })
+}
+
+/// Which revision status says was delivered last.
+fn recorded_digest(object: &PolicyImage) -> Option<Digest> {
+    object.status.as_ref()?.source.as_ref()?.digest.parse().ok()
+}
+
+/// Where status says that the last good bundle is; none where nothing was delivered yet.
+fn recorded_target(object: &PolicyImage, key: &ObjectKey) -> Option<ConfigMapDelivery> {
+    let status = object.status.as_ref()?;
+    status.bundle.as_ref()?;
+    ConfigMapDelivery::recorded(key.clone(), status.delivery.as_ref()?)
+}
