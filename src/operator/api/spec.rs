@@ -63,8 +63,8 @@ pub struct PolicyImageSpec {
     )]
     pub image: String,
 
-    /// A semantic version range, such as `>=1.2.0 <2.0.0` or `1.x`: the highest matching tag is used. Excludes a tag or
-    /// digest in `image`. Pre-releases match only where the range names one.
+    /// A semantic version range, such as `>=1.2.0 <2.0.0` or `1.x`: the highest matching tag is used. Cannot be combined
+    /// with a tag or digest in `image`. Pre-releases match only if the range names one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128))]
     pub semver: Option<String>,
@@ -88,7 +88,7 @@ pub struct PolicyImageSpec {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub insecure: bool,
 
-    /// Signatures that must be verified before delivery. Absent: none, and the condition Verified says so.
+    /// Signatures required before delivery. If omitted, none is required, and Verified is False (`NotConfigured`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify: Option<Verify>,
 
@@ -105,7 +105,7 @@ pub struct PolicyImageSpec {
         .message("timeout is 1s to 10m, written like 90s; without one it is 60s, or the interval where that is shorter"))]
     pub timeout: Option<String>,
 
-    /// True stops all work on this object; what was delivered stays.
+    /// If true, the object is not reconciled; what was delivered stays.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub suspend: bool,
 
