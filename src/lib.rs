@@ -62,7 +62,7 @@
 //! # Invariants
 //!
 //! * What OPA can read is one complete bundle, old or new. The last good one stays through every failure.
-//! * No unverified byte is delivered where verification is required: delivery takes [`domain::trust::Verified`], which
+//! * No unverified byte is delivered if verification is required: delivery takes [`domain::trust::Verified`], which
 //!   only [`domain::trust::TrustPolicy::decide`] creates, and which passes to other content only by a matching digest.
 //! * The digest that was verified is the digest delivered and the digest in status: one resolution per run.
 //! * One object cannot starve another, and no namespace another: capacity is shared between namespaces, a run that

@@ -46,7 +46,7 @@ pub enum Reason {
     ImageNotFound,
     /// No tag satisfies `spec.semver`.
     NoMatchingTag,
-    /// The registry's answer breaks the protocol.
+    /// The registry's response breaks the protocol.
     RegistryProtocolError,
     /// Bytes do not hash to the digest that names them.
     DigestMismatch,

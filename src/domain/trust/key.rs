@@ -29,7 +29,7 @@ struct Parsed {
     raw: Vec<u8>,
     /// The key in each of its schemes.
     verifiers: Vec<VerificationKey>,
-    /// The key as a point, where it is one of Ed25519.
+    /// The key as a point, if it is one of Ed25519.
     point: Option<VerifyingKey>,
 }
 

@@ -1,4 +1,4 @@
-//! Every rule can fail, and fails only where it should.
+//! Every rule can fail, and fails only if it should.
 
 use rstest::rstest;
 
