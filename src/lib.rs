@@ -28,17 +28,19 @@
     doc = "| [`operator`] | Kubernetes: the API, the controller, `render`, leader election, metrics | be known to any other layer |"
 )]
 //!
-//! Imports point one way. The compiler enforces it: each layer is a feature, a dependency belongs to the lowest layer
-//! that uses it, and `make lint` checks each feature alone. `tests/it/layers.rs` enforces the rest: imports between
-//! layers and between the files of one folder, which form no cycle, and messages. Below `runtime` a message states a
+//! Imports point one way. From `adapters` up the compiler enforces it: each layer is a feature, a dependency belongs to
+//! the lowest layer that uses it, and `make lint` checks each feature alone. `domain` and `pipeline` are always there.
+//! `tests/it/layers.rs` enforces the rest: imports between layers and between the files of one folder, which form no
+//! cycle, crates that a layer must not name, and messages. Below `runtime` a message states a
 //! fact; what to do about it, in the fields and flags of one program, is a hint that the program adds
 //! (`operator::hints`).
 //!
 //! # One run
 //!
-//! A change of the spec, the annotation that requests a run, an edited or deleted ConfigMap, or the clock wakes an
-//! object. `operator::controller::trigger` decides whether there is anything to do. Then, in `operator::steps`, one
-//! file for each of the first two steps, and `deliver` for what needs the cluster again:
+//! A *run* is one reconciliation of one object, which metrics call `reconcile`. A change of the spec, the annotation that
+//! requests a run, an edited or deleted ConfigMap, or the clock wakes an object. `operator::controller::trigger` decides
+//! whether there is anything to do. Then, in `operator::steps`, one file for each of the first two steps, and `deliver`
+//! for what needs the cluster again:
 //!
 //! ```text
 //! 1 dereference  kube      PolicyImage              → References                Secrets and ConfigMaps, by name, same namespace
@@ -61,7 +63,7 @@
 //! # Invariants
 //!
 //! * What OPA can read is one complete bundle, old or new. The last good one stays through every failure.
-//! * No unverified byte is delivered where verification is required: delivery takes [`domain::trust::Verified`], which
+//! * No unverified byte is delivered if verification is required: delivery takes [`domain::trust::Verified`], which
 //!   only [`domain::trust::TrustPolicy::decide`] creates, and which passes to other content only by a matching digest.
 //! * The digest that was verified is the digest delivered and the digest in status: one resolution per run.
 //! * One object cannot starve another, and no namespace another: capacity is shared between namespaces, a run that
@@ -89,7 +91,7 @@
 //!
 //! # Where new code goes
 //!
-//! Another source (Git) is a selection in [`domain::source`], a port in [`pipeline::ports`] and an adapter. Another
+//! Another source (Git) is a variant of [`domain::source::Source`] and of [`domain::revision::Revision`], a port in [`pipeline::ports`] and an adapter. Another
 //! kind of trust (keyless) is a kind of authority beside the keys in [`domain::trust`]; its evidence is gathered in
 //! [`pipeline::verify`] already. Another delivery is a module beside the ConfigMap in `operator::delivery`. A field
 //! enters the API when it works.

@@ -10,7 +10,7 @@
 //!        network                         TLS, where a connection may lead, hosts that hang: `adapters::network`
 //! ```
 //!
-//! **Security invariants.** Every byte is hashed here. Every answer has a limit. Credentials go to the registry and to a
+//! **Security invariants.** Every byte is hashed here. Every response has a limit. Credentials go to the registry and to a
 //! token server on its site, and nowhere else. No connection is made to an address that [`EgressPolicy`] refuses. No
 //! error and no log line holds a credential, a query string or a body. Foreign `urls` of descriptors are not looked at.
 //!
@@ -83,7 +83,7 @@ impl RegistryClient {
     /// Opens the cache directory. Connects to nothing.
     ///
     /// # Errors
-    /// [`RegistryError::Storage`] where the cache directory cannot be used.
+    /// [`RegistryError::Storage`] if the cache directory cannot be used.
     pub fn new(options: RegistryOptions) -> Result<Self, RegistryError> {
         let egress = Arc::new(options.egress.clone());
         let inner = Inner {

@@ -48,7 +48,7 @@ pub struct Descriptor {
     pub digest: Digest,
     /// The content's size in bytes.
     pub size: u64,
-    /// The artifact type, where an index or a referrers list gives one.
+    /// The artifact type, if an index or a referrers list gives one.
     pub artifact_type: Option<String>,
     /// Annotations of the descriptor.
     pub annotations: BTreeMap<String, String>,
@@ -59,7 +59,7 @@ pub struct Descriptor {
 pub struct PolicyManifest {
     /// The layer that is the OPA bundle.
     pub bundle: Descriptor,
-    /// Annotations of the manifest, and those of the layer where the manifest has none of that name; the first
+    /// Annotations of the manifest, and those of the layer if the manifest has none of that name; the first
     /// [`MAX_ANNOTATIONS`], cut to [`MAX_ANNOTATION_CHARACTERS`]. They are kept for as long as the bundle is known, and
     /// nothing but a status reads them.
     pub annotations: BTreeMap<String, String>,
@@ -90,11 +90,11 @@ impl IndexedManifest {
 }
 
 impl Verified<ImageRevision> {
-    /// Reads the manifest whose digest was verified. `media_type` is the `Content-Type` of the answer without
+    /// Reads the manifest whose digest was verified. `media_type` is the `Content-Type` of the response without
     /// parameters, or empty.
     ///
     /// # Errors
-    /// [`ManifestError`], also where `bytes` do not hash to the verified digest.
+    /// [`ManifestError`], also if `bytes` do not hash to the verified digest.
     pub fn open(&self, media_type: &str, bytes: &[u8]) -> Result<ImageOrIndex, ManifestError> {
         match wire::read(&self.value().digest, media_type, bytes)? {
             wire::Document::Image(image) => Ok(ImageOrIndex::Image(self.carry_over(select::bundle(*image)?))),
@@ -110,7 +110,7 @@ impl Verified<IndexedManifest> {
     /// Reads the manifest that the verified index names.
     ///
     /// # Errors
-    /// [`ManifestError`], also where `bytes` do not hash to the digest in the index, or are an index again.
+    /// [`ManifestError`], also if `bytes` do not hash to the digest in the index, or are an index again.
     pub fn open(&self, media_type: &str, bytes: &[u8]) -> Result<Verified<PolicyManifest>, ManifestError> {
         let descriptor = &self.value().descriptor;
         if bytes.len() as u64 != descriptor.size {
@@ -129,7 +129,7 @@ impl Verified<IndexedManifest> {
 /// Reads an image manifest that is not (or not yet) a policy image: its `subject`, if any, and its layers.
 ///
 /// # Errors
-/// [`ManifestError`], also where `bytes` do not hash to `digest` or are an index.
+/// [`ManifestError`], also if `bytes` do not hash to `digest` or are an index.
 pub fn attachment(
     digest: &Digest,
     media_type: &str,

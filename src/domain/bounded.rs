@@ -35,7 +35,7 @@ impl<T, const LIMIT: usize> BoundedList<T, LIMIT> {
 }
 
 impl<T, const LIMIT: usize> BoundedMap<T, LIMIT> {
-    /// All entries; none where there are too many.
+    /// All entries; `None` if there are too many.
     pub(crate) fn complete(self) -> Option<BTreeMap<String, T>> {
         self.is_complete.then_some(self.entries)
     }

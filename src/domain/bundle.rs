@@ -78,11 +78,11 @@ pub struct BundleFacts {
     pub digest: Digest,
     /// Their number.
     pub size: u64,
-    /// `revision` of `.manifest`, empty where there is none.
+    /// `revision` of `.manifest`, empty if there is none.
     pub revision: String,
-    /// `roots` of `.manifest`; `[""]` where there are none, which claims all of OPA's data.
+    /// `roots` of `.manifest`; `[""]` if there are none, which claims all of OPA's data.
     pub roots: Vec<String>,
-    /// `rego_version` of `.manifest`: 0 or 1; none where the manifest does not say.
+    /// `rego_version` of `.manifest`: 0 or 1; `None` if the manifest does not say.
     pub rego_version: Option<u8>,
     /// How many regular files there are.
     pub files: usize,
@@ -124,7 +124,7 @@ impl Verified<PolicyManifest> {
     /// Reads the bundle that the verified manifest names. Blocks: takes about 3 ms per MiB, unless it is cancelled.
     ///
     /// # Errors
-    /// [`BundleError`], also where the bytes do not hash to the layer's digest.
+    /// [`BundleError`], also if the bytes do not hash to the layer's digest.
     pub fn bundle(
         &self,
         content: Arc<dyn Content>,
@@ -156,7 +156,7 @@ impl Verified<Bundle> {
     /// The bytes to deliver, hashed once more on the way out of the store.
     ///
     /// # Errors
-    /// [`BundleError`] where they cannot be read, are more than `limit`, or are not the verified bytes.
+    /// [`BundleError`] if they cannot be read, are more than `limit`, or are not the verified bytes.
     pub fn bytes(&self, limit: u64) -> Result<Vec<u8>, BundleError> {
         let Bundle { facts, content } = self.value();
         if facts.size > limit {

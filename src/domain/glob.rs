@@ -22,7 +22,7 @@ enum Element {
 }
 
 impl Glob {
-    /// Reads a pattern; none where it is malformed or over [`MAX_GLOB_BYTES`].
+    /// Reads a pattern; `None` if it is malformed or over [`MAX_GLOB_BYTES`].
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let mut rest = text.as_bytes();
@@ -62,7 +62,7 @@ impl Glob {
     }
 }
 
-/// The first element of a pattern as `byte` meets it, and the rest of the pattern. None at its end, and where it is
+/// The first element of a pattern as `byte` meets it, and the rest of the pattern. None at its end, and if it is
 /// malformed.
 fn element(pattern: &[u8], byte: u8) -> Option<(Element, &[u8])> {
     match pattern {

@@ -83,7 +83,7 @@ impl FromStr for Tag {
     }
 }
 
-/// `[host/]repository[:tag][@digest]`. At least one of tag and digest is present; the tag is `latest` only where
+/// `[host/]repository[:tag][@digest]`. At least one of tag and digest is present; the tag is `latest` only if
 /// neither was written.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ImageReference {
@@ -127,7 +127,7 @@ impl ImageReference {
         &self.repository
     }
 
-    /// The tag: as written, or `latest` where neither tag nor digest was.
+    /// The tag: as written, or `latest` if neither tag nor digest was.
     #[must_use]
     pub fn tag(&self) -> Option<&Tag> {
         self.tag.as_ref()

@@ -41,7 +41,7 @@ pub struct ImageRevision {
     pub repository: Repository,
     /// The digest of its manifest or index: the *pin*.
     pub digest: Digest,
-    /// The tag that was followed; none where the reference pins a digest.
+    /// The tag that was followed; `None` if the reference pins a digest.
     pub tag: Option<Tag>,
 }
 

@@ -53,7 +53,7 @@ pub enum SourceError {
 }
 
 impl Source {
-    /// Whether it names one content for ever, so that an answer about it is never out of date.
+    /// Whether it names one content for ever, so that a result about it is never out of date.
     #[must_use]
     pub fn is_pinned(&self) -> bool {
         match self {
@@ -66,7 +66,7 @@ impl ImageSource {
     /// Joins an image reference, an optional version range, and the way to the registry.
     ///
     /// # Errors
-    /// [`SourceError`] where both name a version, or the range is no range.
+    /// [`SourceError`] if both name a version, or the range is no range.
     pub fn new(image: &ImageReference, semver: Option<&str>, access: RegistryAccess) -> Result<Self, SourceError> {
         let selection = match (semver, image.digest(), image.tag()) {
             (Some(range), ..) if image.is_bare() => Selection::Range(VersionRange::parse(range)?),

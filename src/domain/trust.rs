@@ -22,7 +22,7 @@ pub const MAX_AUTHORITIES: usize = 16;
 /// Longest name of an authority, in bytes.
 pub const MAX_NAME_BYTES: usize = 63;
 /// Most checks of one signature by one key in one decision: fifty signatures with forty keys, or eight with all 256.
-/// They take up to two seconds, where all keys are of the slowest kind.
+/// They take up to two seconds, if all keys are of the slowest kind.
 pub const MAX_SIGNATURE_CHECKS: usize = 2000;
 
 /// A value that may be delivered, and the verification that says why.
@@ -50,7 +50,7 @@ pub enum Verification {
 }
 
 impl Verification {
-    /// The fingerprint of the policy that was satisfied; none where nothing was required.
+    /// The fingerprint of the policy that was satisfied; `None` if nothing was required.
     #[must_use]
     pub fn trust_digest(&self) -> Option<&Digest> {
         match self {
@@ -167,7 +167,7 @@ impl TrustPolicy {
     /// which it tries [`MAX_SIGNATURE_CHECKS`] pairs.
     ///
     /// # Errors
-    /// [`TrustError`] where it does not.
+    /// [`TrustError`] if it does not.
     pub fn decide(
         &self,
         revision: &ImageRevision,

@@ -57,7 +57,7 @@ pub struct RunArguments {
     #[arg(long, env = "POLICY_OPERATOR_KUBECONFIG", value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
 
-    /// Namespaces to watch, separated by commas; all of them where empty
+    /// Namespaces to watch, separated by commas; default: all
     #[arg(
         long,
         env = "POLICY_OPERATOR_WATCH_NAMESPACES",
@@ -80,7 +80,7 @@ pub struct RunArguments {
     #[arg(long, env = "POLICY_OPERATOR_LEADER_ELECT", action = ArgAction::SetTrue)]
     pub leader_elect: bool,
 
-    /// Namespace of the Lease; that of the pod where empty
+    /// Namespace of the Lease; default: the pod's
     #[arg(long, env = "POLICY_OPERATOR_LEADER_ELECT_NAMESPACE", value_name = "NAME")]
     pub leader_elect_namespace: Option<String>,
 

@@ -14,7 +14,7 @@ use crate::pipeline::ports::RegistryError;
 use crate::pipeline::resolve::ResolveError;
 use crate::pipeline::verify::VerifyError;
 
-/// What can be done where a source does not lead to content.
+/// What can be done if a source does not lead to content.
 #[must_use]
 pub(super) fn of_resolve(error: &ResolveError) -> Option<String> {
     match error {
@@ -23,7 +23,7 @@ pub(super) fn of_resolve(error: &ResolveError) -> Option<String> {
     }
 }
 
-/// What can be done where a revision is not verified.
+/// What can be done if a revision is not verified.
 #[must_use]
 pub(super) fn of_verify(error: &VerifyError) -> Option<String> {
     match error {
@@ -39,7 +39,7 @@ pub(super) fn of_verify(error: &VerifyError) -> Option<String> {
     }
 }
 
-/// What can be done where a verified revision does not give a bundle.
+/// What can be done if a verified revision does not give a bundle.
 #[must_use]
 pub(super) fn of_acquire(error: &AcquireError) -> Option<String> {
     match error {

@@ -181,7 +181,7 @@ fn required<'a>(field: Option<&'a String>, name: &'static str) -> Result<&'a str
     present.ok_or(MissingField(name))
 }
 
-/// A resource version as a number, which orders the versions of one object: a larger one is newer. None where a server
+/// A resource version as a number, which orders the versions of one object: a larger one is newer. `None` if a server
 /// writes something else; then nothing is known about the order.
 #[must_use]
 pub(super) fn resource_version_number(metadata: &ObjectMeta) -> Option<u64> {

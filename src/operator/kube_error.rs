@@ -7,27 +7,27 @@ const MESSAGE_LIMIT: usize = 300;
 
 /// A call to the API server that failed.
 #[derive(Debug, thiserror::Error)]
-#[error("the API server did not {action}: {}", describe(answer))]
+#[error("the API server did not {action}: {}", describe(cause))]
 pub struct KubeError {
     /// What was requested, as in "apply ConfigMap 'x'".
     pub action: String,
-    /// The answer.
-    pub answer: Box<kube::Error>,
+    /// What the client returned.
+    pub cause: Box<kube::Error>,
 }
 
 impl KubeError {
-    /// Wraps an answer.
-    pub fn new(action: impl Into<String>, answer: kube::Error) -> Self {
+    /// Wraps what the client returned.
+    pub fn new(action: impl Into<String>, cause: kube::Error) -> Self {
         Self {
             action: action.into(),
-            answer: Box::new(answer),
+            cause: Box::new(cause),
         }
     }
 
-    /// The HTTP status, where there was an answer.
+    /// The HTTP status, if there was a response.
     #[must_use]
     pub fn code(&self) -> Option<u16> {
-        match &*self.answer {
+        match &*self.cause {
             kube::Error::Api(status) => Some(status.code),
             _ => None,
         }
@@ -53,10 +53,10 @@ impl Classify for KubeError {
     }
 }
 
-/// The reason that the client makes up where an answer is no `Status`; the message is the body then.
+/// The reason that the client makes up if a response is no `Status`; the message is the body then.
 const NO_STATUS: &str = "Failed to parse error data";
 
-/// One line about an error of the client, without URLs, and without what was received: an answer that cannot be decoded
+/// One line about an error of the client, without URLs, and without what was received: a response that cannot be decoded
 /// may be a Secret, and the page of a proxy may repeat our token.
 #[must_use]
 pub(super) fn describe(error: &kube::Error) -> String {
@@ -65,7 +65,7 @@ pub(super) fn describe(error: &kube::Error) -> String {
         kube::Error::Api(status) => format!("{} {}: {}", status.code, status.reason, status.message),
         kube::Error::SerdeError(error) => {
             let (line, column) = (error.line(), error.column());
-            format!("the answer cannot be decoded (line {line}, column {column})")
+            format!("the response cannot be decoded (line {line}, column {column})")
         }
         other => crate::pipeline::reason::chain(other),
     };
@@ -93,7 +93,7 @@ mod tests {
         assert!(undecodable.to_string().contains("canary"), "{undecodable}");
         assert_eq!(
             describe(&kube::Error::SerdeError(undecodable)),
-            "the answer cannot be decoded (line 1, column 8)"
+            "the response cannot be decoded (line 1, column 8)"
         );
         let page = kube::core::Status::failure("<html>canary", NO_STATUS).with_code(502);
         assert_eq!(describe(&kube::Error::Api(Box::new(page))), "502 without a reason");

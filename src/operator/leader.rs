@@ -34,7 +34,7 @@ mod lease;
 mod tests;
 mod timing;
 
-/// Why one request for the Lease failed. Retried, until the renew deadline where there is one.
+/// Why one request for the Lease failed. Retried, until the renew deadline if there is one.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {
     /// The API server did not answer in time.
@@ -46,7 +46,7 @@ pub enum RequestError {
     /// The API server refused: the usual cause is missing rights.
     #[error("the API server refused: {0}")]
     Refused(String),
-    /// No connection, or an answer that cannot be read.
+    /// No connection, or a response that cannot be read.
     #[error("the API server cannot be used: {0}")]
     Unusable(String),
 }
@@ -109,7 +109,7 @@ impl LeaderElection {
         }
     }
 
-    /// One read of the Lease and, where `View` decides so, one write.
+    /// One read of the Lease and, if `View` decides so, one write.
     async fn attempt(&self, view: &mut View) -> Result<Attempt, RequestError> {
         // A leader knows what it wrote last and does not read it again. After any failure it reads.
         let lease = match view.take_own() {

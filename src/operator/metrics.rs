@@ -148,7 +148,7 @@ impl Metrics {
         own.register("reconciles_in_flight", "Runs under way", self.in_flight.clone());
         own.register("queue_depth", "Objects that wait for a run", self.queued.clone());
         own.register("panics", "Runs that ended in a panic, each a bug", self.panics.clone());
-        let help = "Requests to registries, by type and status; the code 'error' means no answer";
+        let help = "Requests to registries, by type and status; the code 'error' means no response";
         own.register("registry_requests", help, self.registry_requests.clone());
         own.register_with_unit(
             "bundle",
@@ -161,11 +161,7 @@ impl Metrics {
             "Cache lookups, by cache and result",
             self.cache_requests.clone(),
         );
-        own.register(
-            "leader",
-            "1 where this replica leads, 0 where it waits",
-            self.leader.clone(),
-        );
+        own.register("leader", "1 if this replica leads, 0 if it waits", self.leader.clone());
         own.register(
             "policyimages",
             "PolicyImage objects, by readiness",
@@ -183,7 +179,7 @@ impl Metrics {
         );
     }
 
-    /// Counts one run, and what happens next where it failed.
+    /// Counts one run, and what happens next if it failed.
     pub fn reconciled(&self, reason: Reason, failure: Option<Disposition>, duration: Duration) {
         self.reconciles.get_or_create(&[("reason", reason.as_str())]).inc();
         self.durations
@@ -277,7 +273,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// Sets how the run ended, and what happens next where it failed.
+    /// Sets how the run ended, and what happens next if it failed.
     pub fn ended(mut self, reason: Reason, failure: Option<Disposition>) {
         self.ending = (reason, failure);
     }

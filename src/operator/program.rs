@@ -19,7 +19,7 @@ use crate::runtime::args::LogArguments;
 use crate::runtime::setup;
 use crate::runtime::telemetry::{self, Flush};
 
-/// Exit status where files or flags are wrong; clap uses the same.
+/// Exit status if files or flags are wrong; clap uses the same.
 const USAGE: u8 = 2;
 
 /// Modules of dependencies that log what they receive: the client of the API server writes the body of a response that

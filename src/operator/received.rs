@@ -1,7 +1,7 @@
-//! Objects as an API server sends them, read so that nothing in them can make an answer unreadable.
+//! Objects as an API server sends them, read so that nothing in them can make a response unreadable.
 //!
 //! An API server accepts more than the types of clients do: whoever may write an object may give its managed fields or
-//! a condition a time in the year 9999 or with twelve digits of a second. A list is one answer. Read by those types,
+//! a condition a time in the year 9999 or with twelve digits of a second. A list is one response. Read by those types,
 //! one such object hides all others. So only what is used is read, each part by itself, and the rest is passed over
 //! without being looked at.
 

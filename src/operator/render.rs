@@ -73,7 +73,7 @@ pub enum RenderError {
 /// Renders every PolicyImage of `manifests` to `output`, and reports on `problems` what went wrong.
 ///
 /// # Errors
-/// [`RenderError`] where writing fails. A policy that is refused is a [`Verdict`], not an error.
+/// [`RenderError`] if writing fails. A policy that is refused is a [`Verdict`], not an error.
 pub async fn render<P: Ports>(
     manifests: &KubernetesManifests,
     pipeline: &Pipeline<P>,

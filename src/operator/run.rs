@@ -219,7 +219,7 @@ async fn work<P: Ports>(
     Ok(())
 }
 
-/// The namespaces to watch, each once: two controllers would run the same objects at the same time. One for all where
+/// The namespaces to watch, each once: two controllers would run the same objects at the same time. One for all if
 /// none is named.
 fn namespaces(named: &[String]) -> Vec<Option<String>> {
     let named: BTreeSet<&str> = named.iter().map(|name| name.trim()).collect();

@@ -66,7 +66,7 @@ impl Slot {
         output
     }
 
-    /// Acquires the slot again where it was given back.
+    /// Acquires the slot again if it was given back.
     pub async fn resume(&mut self) {
         if self.permit.is_none() {
             self.permit = Some(self.slots.0.acquire(&self.tenant).await);
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_that_is_there_already_costs_no_turn() {
+    async fn a_cached_result_costs_no_turn() {
         let slots = Slots::new(1);
         let mut slot = slots.take("acme".into()).await;
         slot.release_during(async { assert_eq!(free(&slots), 0) }).await;

@@ -18,7 +18,7 @@ use super::write_gate::WriteGate;
 
 pub(super) use next::next;
 
-/// Writes status and events; nobody else does.
+/// The only writer of status and events.
 pub(super) struct StatusWriter {
     gate: WriteGate,
     reporter: Reporter,

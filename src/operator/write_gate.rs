@@ -31,7 +31,7 @@ pub struct WriteGate {
 }
 
 impl WriteGate {
-    /// A gate before `client`, open while `leader` leads; always, where replicas do not compete.
+    /// A gate before `client`, open while `leader` leads; always, if replicas do not compete.
     #[must_use]
     pub fn new(client: Client, leader: Option<LeaderHandle>) -> Self {
         Self { client, leader }

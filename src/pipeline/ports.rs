@@ -43,7 +43,7 @@ impl std::fmt::Display for ManifestName {
 pub struct RawManifest {
     /// The digest of `bytes`, computed by us; equal to the requested digest if one was given.
     pub digest: Digest,
-    /// The `Content-Type` of the answer without parameters, or empty.
+    /// The `Content-Type` of the response without parameters, or empty.
     pub media_type: String,
     /// The bytes, at most [`crate::domain::artifact::MAX_MANIFEST_BYTES`].
     pub bytes: Vec<u8>,
@@ -79,7 +79,7 @@ pub trait Registry: Send + Sync + 'static {
         visit: &mut (dyn FnMut(Tag) + Send),
     ) -> impl Future<Output = Result<usize, RegistryError>> + Send;
 
-    /// What refers to `digest`, by the referrers API or, where the registry has none, by the fallback tag; at most 50.
+    /// What refers to `digest`, by the referrers API or, if the registry has none, by the fallback tag; at most 50.
     /// An empty list means that the registry answered and there is nothing; it never means that the lookup failed.
     fn referrers(
         &self,
@@ -198,7 +198,7 @@ pub enum RegistryError {
         /// The limit.
         limit: u64,
     },
-    /// An answer that breaks the protocol: no digest, a redirect that may not be followed, unreadable JSON.
+    /// A response that breaks the protocol: no digest, a redirect that may not be followed, unreadable JSON.
     #[error("registry '{host}' answered '{resource}' in a way that breaks the protocol: {cause}")]
     Protocol {
         /// The registry's host.

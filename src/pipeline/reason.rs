@@ -46,7 +46,7 @@ pub enum Reason {
     ImageNotFound,
     /// No tag satisfies `spec.semver`.
     NoMatchingTag,
-    /// The registry's answer breaks the protocol.
+    /// The registry's response breaks the protocol.
     RegistryProtocolError,
     /// Bytes do not hash to the digest that names them.
     DigestMismatch,
@@ -91,7 +91,7 @@ pub enum Disposition {
     Stalled,
     /// It may pass by itself: retry, with exponential backoff per object.
     Retry,
-    /// Retry after at least this long, because the server said so.
+    /// Retry after at least this long: the server asked for it, or what is missing seldom appears sooner.
     WaitFor(Duration),
 }
 

@@ -65,7 +65,7 @@ pub struct CachedResult<T, E> {
 
 /// Observes cache hits and misses, for metrics.
 pub trait CacheObserver: Send + Sync {
-    /// A result was requested from a cache; `hit` where no work was done for it.
+    /// A result was requested from a cache; `hit` if no work was done for it.
     fn requested(&self, cache: CacheName, hit: bool);
 }
 

@@ -9,8 +9,7 @@ use super::telemetry::LogFormat;
 /// Flags about registries.
 #[derive(Args, Debug)]
 pub struct RegistryArguments {
-    /// Directory for downloaded bundles, created if needed; one of its own below the system's temporary directory where
-    /// empty
+    /// Directory for downloaded bundles, created if needed; default: a new one in the system's temporary directory
     #[arg(long, value_name = "DIRECTORY")]
     pub cache_dir: Option<PathBuf>,
 
@@ -19,8 +18,8 @@ pub struct RegistryArguments {
           value_parser = clap::value_parser!(u32).range(64..))]
     pub cache_size: u32,
 
-    /// Registry hosts that may be used, such as 'ghcr.io' or '*.acme.example:5000'; repeat or separate by commas; any
-    /// where empty
+    /// Registry hosts that may be used, such as 'ghcr.io' or '*.acme.example:5000'; repeat or separate by commas;
+    /// default: any
     #[arg(long = "allow-registry", value_name = "GLOB", value_delimiter = ',')]
     pub allow_registries: Vec<String>,
 

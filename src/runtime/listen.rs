@@ -1,4 +1,4 @@
-//! Listening on a port, for the small plain-text servers: few clients, short answers, nobody served for long.
+//! Listening on a port, for the small plain-text servers: few clients, short responses, nobody served for long.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -26,7 +26,7 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 /// A request's head has at most this many bytes and header fields; more is answered with 431.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
 const MAX_HEADERS: usize = 64;
-/// Answers under way at shutdown get this long.
+/// Responses under way at shutdown get this long.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// An address to listen on: `127.0.0.1:8081`, `[::1]:8081`, or `:8081` for every address of both families.
@@ -82,10 +82,10 @@ pub struct BindError {
     cause: io::Error,
 }
 
-/// Binds `address` and logs what was bound, which differs where the port is 0. `flag` is for messages.
+/// Binds `address` and logs what was bound, which differs if the port is 0. `flag` is for messages.
 ///
 /// # Errors
-/// [`BindError`] where the port is taken or the address is not this host's.
+/// [`BindError`] if the port is taken or the address is not this host's.
 pub async fn bind(flag: &'static str, address: ListenAddress) -> Result<TcpListener, BindError> {
     let bound = match address.ip {
         Some(ip) => TcpListener::bind((ip, address.port)).await,
@@ -103,7 +103,7 @@ pub async fn bind(flag: &'static str, address: ListenAddress) -> Result<TcpListe
     Ok(listener)
 }
 
-/// Serves `router` until `shutdown` resolves, then lets answers under way end for a second.
+/// Serves `router` until `shutdown` resolves, then lets responses under way end for a second.
 ///
 /// Connections are closed after one request: probes and scrapes are rare, and a connection that may not idle needs no
 /// other defence against clients who hold one open.
@@ -120,7 +120,7 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<
         let router = router.clone();
         connections.spawn(async move {
             let (_slot, stream) = stream;
-            answer(stream, router).await;
+            serve_connection(stream, router).await;
         });
     }
     drop(listener);
@@ -151,7 +151,7 @@ async fn accept(listener: &TcpListener, slots: &Arc<Semaphore>) -> Result<(Slot,
     }
 }
 
-async fn answer(stream: TcpStream, router: Router) {
+async fn serve_connection(stream: TcpStream, router: Router) {
     let mut builder = Builder::new(TokioExecutor::new()).http1_only();
     builder
         .http1()

@@ -14,7 +14,7 @@ impl Shutdown {
     /// Listens for SIGTERM and SIGINT. The second of them ends the process at once.
     ///
     /// # Errors
-    /// Whatever the operating system says where signals cannot be received.
+    /// Whatever the operating system says if signals cannot be received.
     pub fn on_signal() -> Result<Self, io::Error> {
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let (sender, receiver) = watch::channel(false);

@@ -63,7 +63,7 @@ pub enum TelemetryError {
 /// logged, whatever `filter` says: modules of dependencies that log what must stay secret.
 ///
 /// # Errors
-/// [`TelemetryError`] where the filter is wrong, or where logging is already started.
+/// [`TelemetryError`] if the filter is wrong, or if logging is already started.
 pub fn start(format: LogFormat, filter: &str, suppressed: &'static [&'static str]) -> Result<Flush, TelemetryError> {
     let filter = parse(filter)?;
     let (queue, flush) = queue::start(io::stderr()).map_err(TelemetryError::Thread)?;

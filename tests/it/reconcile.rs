@@ -352,7 +352,7 @@ fn status_of<'a>(object: &'a DynamicObject, kind: &str) -> Option<&'a str> {
         .filter(|_| observed == object.metadata.generation)
 }
 
-/// The text at a JSON pointer; empty where there is none.
+/// The text at a JSON pointer; empty if there is none.
 fn text<'a>(object: &'a DynamicObject, pointer: &str) -> &'a str {
     object.data.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }

@@ -87,7 +87,7 @@ impl EgressPolicy {
     }
 }
 
-/// The URL's host where it is an address and not a name.
+/// The URL's host if it is an address and not a name.
 pub(crate) fn ip_literal(url: &Url) -> Option<IpAddr> {
     // `host_str` writes IPv6 in brackets.
     url.host_str()?.trim_matches(['[', ']']).parse().ok()

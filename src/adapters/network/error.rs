@@ -6,7 +6,7 @@ use std::io;
 /// Longest text of a cause. Certificates, and with them the texts about them, are written by the other side.
 const MAX_CAUSE_CHARACTERS: usize = 200;
 
-/// Why a host gave no answer. `Clone`, because one answer serves everyone who waits for it.
+/// Why a host sent no response. `Clone`, because one result serves everyone who waits for it.
 ///
 /// Messages name the host. They never hold a URL: URLs of blob stores are credentials.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -45,15 +45,15 @@ pub enum NetworkError {
 }
 
 impl NetworkError {
-    /// `host` gave no answer in time.
+    /// `host` sent no response in time.
     pub(crate) fn timed_out(host: &str) -> Self {
         Self::Unreachable {
             host: host.to_owned(),
-            cause: "no answer within the time limit".to_owned(),
+            cause: "no response within the time limit".to_owned(),
         }
     }
 
-    /// Why a request to `host` got no answer, or the answer broke off. The library's own text is not used: it holds the
+    /// Why a request to `host` got no response, or the response broke off. The library's own text is not used: it holds the
     /// URL.
     pub(crate) fn from_request(host: &str, error: &reqwest::Error) -> Self {
         let host = host.to_owned();
@@ -71,7 +71,7 @@ impl NetworkError {
         } else if error.is_connect() {
             find::<io::Error>(error).map_or_else(|| "no connection".to_owned(), |error| plain(&error.to_string()))
         } else {
-            "the connection broke before the answer was complete".to_owned()
+            "the connection broke before the response was complete".to_owned()
         };
         Self::Unreachable { host, cause }
     }

@@ -5,11 +5,11 @@ use reqwest::header::{HeaderMap, LOCATION};
 
 /// Most redirects followed for one request.
 pub(crate) const MAX_REDIRECTS: usize = 5;
-/// Longest URL that is followed; signed ones of blob stores have about 2000 bytes. Longer ones are not answered by some
-/// servers, and not even sent by HTTP libraries: whoever redirects to them could make the host of somebody else look dead.
+/// Longest URL that is followed; signed ones of blob stores have about 2000 bytes. Some servers reject longer URLs, and
+/// HTTP libraries do not send them, so a malicious redirect could make another host look down.
 const MAX_URL_BYTES: usize = 8 << 10;
 
-/// The URL that the answer of `from` leads to, or why it is not followed.
+/// The URL that the response of `from` leads to, or why it is not followed.
 pub(crate) fn target(from: &Url, headers: &HeaderMap) -> Result<Url, &'static str> {
     let location = headers.get(LOCATION).ok_or("a redirect without 'Location'")?;
     let text = location.to_str().map_err(|_| "a redirect to an invalid URL")?;

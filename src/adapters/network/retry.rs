@@ -14,7 +14,7 @@ pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Bounds of how long a registry may make us wait.
 const MIN_WAIT: Duration = Duration::from_secs(1);
 const MAX_WAIT: Duration = Duration::from_hours(1);
-/// The wait where a registry that limits requests does not say how long.
+/// The wait if a registry that limits requests does not say how long.
 pub(crate) const DEFAULT_WAIT: Duration = Duration::from_secs(30);
 
 /// The pause after attempt number `attempt`, counted from 1: doubling, with jitter between half and all of it, so that

@@ -17,7 +17,7 @@ use super::resolver::GuardedResolver;
 use crate::domain::access::{ClientCertificate, TransportSettings};
 use crate::domain::digest::Digest;
 
-/// Most bytes of clients kept, about: 64 of them, where settings are small.
+/// Most bytes of clients kept, about: 64 of them, if settings are small.
 const MAX_BYTES: u64 = 64 * CLIENT_BYTES as u64;
 /// What a client takes, about.
 const CLIENT_BYTES: u32 = 512 << 10;

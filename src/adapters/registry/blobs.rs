@@ -90,7 +90,7 @@ impl<'a> Download<'a> {
         })
     }
 
-    /// Takes in an answer; more than `size` bytes are never written, whatever is declared.
+    /// Takes in a response; more than `size` bytes are never written, whatever is declared.
     async fn take(
         &mut self,
         session: &Session<'_>,

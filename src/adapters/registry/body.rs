@@ -1,6 +1,6 @@
 //! Response bodies, limited in size.
 //!
-//! Many requests may wait for an answer at one time, so the limit of one body does not bound memory. A body that is larger
+//! Many requests may wait for a response at one time, so the limit of one body does not bound memory. A body that is larger
 //! than most waits until few others of its kind are in memory; tenants take turns. A registry that sends such bodies
 //! slowly must not delay other tenants: while another tenant waits, the one with the most places keeps none of them for
 //! longer than [`PATIENCE`].

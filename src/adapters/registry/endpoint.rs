@@ -19,7 +19,7 @@ pub(super) struct Endpoint {
 }
 
 impl Endpoint {
-    /// HTTPS, or HTTP where `insecure`. Docker Hub's API has another host than its images' names.
+    /// HTTPS, or HTTP if `insecure`. Docker Hub's API has another host than its images' names.
     pub(super) fn new(repository: &Repository, insecure: bool) -> Result<Self, RegistryError> {
         let host = repository.host();
         let scheme = if insecure { "http" } else { "https" };

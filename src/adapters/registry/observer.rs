@@ -20,9 +20,9 @@ pub enum RequestKind {
 
 /// Notified of each request. Called from many tasks at once; must be quick.
 pub trait RequestObserver: Debug + Send + Sync + 'static {
-    /// A request got an answer with this status, or none. Each retry and each redirect is a request of its own.
+    /// A request got a response with this status, or none. Each retry and each redirect is a request of its own.
     fn request(&self, kind: RequestKind, status: Option<u16>);
-    /// A blob was requested; `hit` where it was in the cache.
+    /// A blob was requested; `hit` if it was in the cache.
     fn blob_cache(&self, hit: bool);
     /// Bytes of a blob came over the network.
     fn downloaded(&self, bytes: u64);

@@ -7,7 +7,7 @@ use reqwest::header::{HeaderMap, LINK};
 
 /// Follows `Link: <…>; rel="next"` within bounds.
 ///
-/// Source: OCI distribution specification, "Listing Tags"; RFC 8288. Only the query of a link is used, and only where
+/// Source: OCI distribution specification, "Listing Tags"; RFC 8288. Only the query of a link is used, and only if
 /// it names this list of this registry: a registry behind a proxy writes the wrong scheme, and a hostile one another
 /// host.
 #[derive(Debug)]

@@ -31,7 +31,7 @@ const MAX_MEDIA_TYPE_BYTES: usize = 255;
 struct Index {
     schema_version: u8,
     media_type: Option<String>,
-    /// `null` where Go writes an empty list.
+    /// `null` if a Go program wrote an empty list.
     manifests: Option<BoundedList<Entry, MAX_REFERRERS>>,
 }
 

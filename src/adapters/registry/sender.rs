@@ -158,7 +158,7 @@ impl HttpSender {
                 return Ok(response);
             }
             let next = redirect::target(&url, response.headers()).map_err(|cause| request.protocol(cause))?;
-            // Once dropped it stays dropped, even where a later redirect leads back.
+            // Once dropped it stays dropped, even if a later redirect leads back.
             authorization = authorization.filter(|_| redirect::same_origin(&url, &next));
             url = next;
         }

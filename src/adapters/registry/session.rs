@@ -40,7 +40,7 @@ pub(super) struct FetchedResponse {
 }
 
 impl<'a> Session<'a> {
-    /// Nothing is sent yet; fails where the registry may not be used or the TLS settings cannot.
+    /// Nothing is sent yet; fails if the registry may not be used or the TLS settings cannot.
     pub(super) async fn open(
         inner: &'a Inner,
         repository: &'a Repository,
@@ -130,7 +130,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// The status where the registry refuses to answer *us*. Another host that it redirected to must not be given
+    /// The status if the registry refuses to answer *us*. Another host that it redirected to must not be given
     /// credentials, whatever it answers.
     fn refusal(&self, request: &RegistryRequest, response: &Response) -> Result<Option<StatusCode>, RegistryError> {
         let status = response.status();
@@ -144,7 +144,7 @@ impl<'a> Session<'a> {
         Err(request.protocol(cause))
     }
 
-    /// Answers the challenge with each of the credentials in turn, or with none where none apply.
+    /// Answers the challenge with each of the credentials in turn, or with none if none apply.
     async fn log_in(&self, request: &RegistryRequest, headers: &HeaderMap) -> Result<Response, RegistryError> {
         let Some(challenge) = Challenge::best(headers) else {
             return Err(request.protocol("it requires authentication, and offers neither 'Bearer' nor 'Basic'"));

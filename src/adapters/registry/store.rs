@@ -159,7 +159,7 @@ impl BlobStore {
         })
     }
 
-    /// Reserves `size` bytes within the capacity; false where the downloads under way leave no room for them.
+    /// Reserves `size` bytes within the capacity; false if the downloads under way leave no room for them.
     fn make_room(&self, size: u64) -> bool {
         let evicted = {
             let mut index = self.index();
@@ -173,7 +173,7 @@ impl BlobStore {
         for path in evicted {
             // What cannot be removed now is found again at the next start.
             let _ = fs::remove_file(&path);
-            // Only where it is empty.
+            // Only if it is empty.
             let _ = path.parent().map(fs::remove_dir);
         }
         true

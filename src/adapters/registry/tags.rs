@@ -18,7 +18,7 @@ const MAX_PAGE_BYTES: u64 = 1 << 20;
 
 #[derive(serde::Deserialize)]
 struct Page {
-    /// `null` where there are none.
+    /// `null` if there are none.
     tags: Option<BoundedList<String, MAX_TAGS>>,
 }
 

@@ -18,14 +18,14 @@ use crate::adapters::network::egress::host_of;
 use crate::domain::access::{AccessKey, Credentials, Secret};
 use crate::pipeline::ports::RegistryError;
 
-/// Largest answer of a token server, in bytes.
+/// Largest response of a token server, in bytes.
 const MAX_TOKEN_REPLY_BYTES: u64 = 64 << 10;
 /// Lifetime of a token that does not say. Source: distribution documentation, "Token authentication".
 const DEFAULT_LIFETIME: Duration = Duration::from_mins(1);
 const MAX_LIFETIME: Duration = Duration::from_hours(1);
 /// How long what does not expire is cached.
 pub(super) const FIXED_LIFETIME: Duration = MAX_LIFETIME;
-/// Most bytes of authorizations kept: some thousand real ones. A token server may make each as large as its answer.
+/// Most bytes of authorizations kept: some thousand real ones. A token server may make each as large as its response.
 const MAX_AUTHORIZATIONS_BYTES: u64 = 4 << 20;
 /// What an authorization takes beside its text, about.
 const AUTHORIZATION_BYTES: u32 = 512;
@@ -107,7 +107,7 @@ struct Reply {
     expires_in: Option<u64>,
 }
 
-/// Requests a token to pull from the endpoint's repository. None where the token server does not accept the
+/// Requests a token to pull from the endpoint's repository. `None` if the token server does not accept the
 /// credentials, or gives none to anonymous clients.
 pub(super) async fn request(
     sender: &HttpSender,
@@ -140,7 +140,7 @@ pub(super) async fn request(
     let authorization = token.and_then(|token| Authorization::bearer(&token, lifetime));
     authorization
         .map(Some)
-        .ok_or_else(|| request.protocol("an answer without a token"))
+        .ok_or_else(|| request.protocol("a response without a token"))
 }
 
 fn token_request(

@@ -253,7 +253,7 @@ struct Pattern {
 }
 
 impl Pattern {
-    /// None where the key cannot name a registry; kubelet passes such entries over too.
+    /// `None` if the key cannot name a registry; kubelet passes such entries over too.
     fn parse(key: &str) -> Option<Self> {
         let rest = key
             .strip_prefix("https://")

@@ -49,9 +49,9 @@ pub enum ManifestError {
     /// `Content-Type` and the manifest's own `mediaType` differ.
     #[error("the registry calls the manifest '{header}', and it calls itself '{body}'")]
     MediaTypeMismatch {
-        /// The registry's word.
+        /// The `Content-Type` header.
         header: String,
-        /// The manifest's word.
+        /// The manifest's `mediaType`.
         body: String,
     },
     /// Manifest and index at once, or neither.

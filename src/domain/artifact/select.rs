@@ -9,7 +9,7 @@ use super::{
 };
 use crate::domain::text::{excerpt, quoted_list, truncate};
 
-/// The bundle of an image: the first layer of type [`BUNDLE_LAYER`], which is the one that OPA takes; where there is
+/// The bundle of an image: the first layer of type [`BUNDLE_LAYER`], which is the one that OPA takes; if there is
 /// none, the first of type [`OPENPOLICYAGENT_LAYER`]. Docker's layer type is not taken, since OPA does not take it: a
 /// policy that only runs behind this operator would be a surprise. Container images have layers of the same type; what
 /// they hold is found out when the layer is read.

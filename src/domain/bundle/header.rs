@@ -112,7 +112,7 @@ fn number(field: &[u8]) -> Option<u64> {
     })
 }
 
-/// A text up to its first NUL; none where something follows that.
+/// A text up to its first NUL; `None` if something follows that.
 fn text(field: &[u8]) -> Option<&[u8]> {
     let end = field.iter().position(|byte| *byte == 0).unwrap_or(field.len());
     let (text, rest) = field.split_at(end);

@@ -98,7 +98,7 @@ fn check_data(roots: &[String], files: &[String]) -> Result<(), BundleError> {
         let inside = roots
             .iter()
             .any(|root| contains(root, directory) || root.starts_with(directory));
-        // `opa build` writes an empty `data.json` at the root even where there are no roots.
+        // `opa build` writes an empty `data.json` at the root even if there are no roots.
         if !inside && !directory.is_empty() {
             return Err(BundleError::OutsideRoots { path: excerpt(path) });
         }

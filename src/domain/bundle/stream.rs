@@ -75,7 +75,7 @@ impl Read for HashingReader<'_> {
     }
 }
 
-/// Counts what comes out of the decompressor, and stops it where that is too much.
+/// Counts what comes out of the decompressor, and stops it if that is too much.
 ///
 /// It stands between decompressor and archive, not behind the archive: there a header may claim any size and make its
 /// reader buffer it.

@@ -144,7 +144,7 @@ struct SigstoreBundle {
 /// Only a key's bundle has `publicKey`. Its hint says which key to try; all keys of the policy are tried anyway.
 ///
 /// Entries of a transparency log are not read: an authority that is a key is trusted by that key alone, as with Flux
-/// and with cosign's `--insecure-ignore-tlog`. They matter where the signer is a certificate that lives for ten
+/// and with cosign's `--insecure-ignore-tlog`. They matter if the signer is a certificate that lives for ten
 /// minutes.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -17,8 +17,8 @@ pub const MAX_PEM_BYTES: usize = 64 << 10;
 /// Most keys in one PEM text, and most keys of one authority.
 pub const MAX_KEYS: usize = 16;
 
-/// A public key that can verify: ECDSA on P-256 or P-384, RSA of 2048 to 8192 bits, or Ed25519. Parsed once; clones share
-/// what came of it.
+/// A public key that can verify: ECDSA on P-256 or P-384, RSA of 2048 to 8192 bits, or Ed25519. Clones share the
+/// parsed key.
 #[derive(Clone)]
 pub struct PublicKey(Arc<Parsed>);
 
@@ -29,7 +29,7 @@ struct Parsed {
     raw: Vec<u8>,
     /// The key in each of its schemes.
     verifiers: Vec<VerificationKey>,
-    /// The key as a point, where it is one of Ed25519.
+    /// The key as a point, if it is one of Ed25519.
     point: Option<VerifyingKey>,
 }
 

@@ -63,8 +63,8 @@ pub struct PolicyImageSpec {
     )]
     pub image: String,
 
-    /// A semantic version range, such as `>=1.2.0 <2.0.0` or `1.x`: the highest matching tag is used. Excludes a tag or
-    /// digest in `image`. Pre-releases match only where the range names one.
+    /// A semantic version range, such as `>=1.2.0 <2.0.0` or `1.x`: the highest matching tag is used. Cannot be combined
+    /// with a tag or digest in `image`. Pre-releases match only if the range names one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128))]
     pub semver: Option<String>,
@@ -88,7 +88,7 @@ pub struct PolicyImageSpec {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub insecure: bool,
 
-    /// Signatures that must be verified before delivery. Absent: none, and the condition Verified says so.
+    /// Signatures required before delivery. If omitted, none is required, and Verified is False (`NotConfigured`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify: Option<Verify>,
 
@@ -98,14 +98,14 @@ pub struct PolicyImageSpec {
     #[x_kube(validation = Rule::new(INTERVAL_RULE).message("interval is 5s to 24h, written like 90s or 1h30m"))]
     pub interval: String,
 
-    /// How long one run may take: 1s to 10m. Not longer than interval. Absent: 60s, or interval where that is shorter.
+    /// How long one run may take: 1s to 10m. Not longer than interval. Absent: 60s, or interval if that is shorter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     #[x_kube(validation = Rule::new(TIMEOUT_RULE)
-        .message("timeout is 1s to 10m, written like 90s; without one it is 60s, or the interval where that is shorter"))]
+        .message("timeout is 1s to 10m, written like 90s; without one it is 60s, or the interval if that is shorter"))]
     pub timeout: Option<String>,
 
-    /// True stops all work on this object; what was delivered stays.
+    /// If true, the object is not reconciled; what was delivered stays.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub suspend: bool,
 
@@ -113,7 +113,7 @@ pub struct PolicyImageSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delivery: Option<DeliverySpec>,
 
-    /// Why all other fields are empty. Not a field of the API: set where an API server sent a spec that cannot be read.
+    /// Why all other fields are empty. Not a field of the API: set if an API server sent a spec that cannot be read.
     #[serde(skip)]
     #[schemars(skip)]
     pub unreadable: Option<UnreadableSpec>,
@@ -161,7 +161,7 @@ impl PolicyImageSpec {
 // more than five digits, so that none overflows the type that CEL reads it into.
 const INTERVAL_RULE: &str = "self.matches('^([0-9]{1,5}(ms|s|m|h))+$') && duration(self) >= duration('5s') && duration(self) <= duration('24h')";
 const TIMEOUT_RULE: &str = "self.matches('^([0-9]{1,5}(ms|s|m|h))+$') && duration(self) >= duration('1s') && duration(self) <= duration('10m')";
-/// Silent where one of the two is no duration, which a rule of its own says.
+/// Silent if one of the two is no duration, which a rule of its own says.
 const TIMEOUT_WITHIN_INTERVAL: &str = "!has(self.timeout) || !has(self.interval) || [self.timeout, self.interval].exists(text, !text.matches('^([0-9]{1,5}(ms|s|m|h))+$')) || duration(self.timeout) <= duration(self.interval)";
 
 /// Names of objects: RFC 1123 subdomains.
@@ -172,9 +172,9 @@ const NAME_MESSAGE: &str =
 const DATA_KEY_RULE: &str = "self.matches('^[-._a-zA-Z0-9]+$')";
 const DATA_KEY_MESSAGE: &str = "write a key of letters, digits, '-', '_' and '.' only";
 
-/// The check interval where none is written.
+/// The check interval if none is written.
 pub const DEFAULT_INTERVAL: &str = "5m";
-/// The key of the delivered ConfigMap where none is written.
+/// The key of the delivered ConfigMap if none is written.
 pub const DEFAULT_BUNDLE_KEY: &str = "bundle.tar.gz";
 
 fn default_interval() -> String {

@@ -27,7 +27,7 @@ pub struct PolicyImageStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bundle: Option<BundleStatus>,
 
-    /// The verification of the bundle that is delivered now; absent where none was required.
+    /// The verification of the bundle that is delivered now; absent if none was required.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verification: Option<VerificationStatus>,
 

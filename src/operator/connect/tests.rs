@@ -10,8 +10,8 @@ async fn serve(listener: TcpListener) {
     while !request.ends_with(b"\r\n\r\n") {
         request.push(stream.read_u8().await.expect("request"));
     }
-    let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}";
-    stream.write_all(answer).await.expect("answered");
+    let response = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}";
+    stream.write_all(response).await.expect("answered");
     std::future::pending::<()>().await;
 }
 
@@ -33,8 +33,8 @@ async fn a_connection_notices_when_the_other_side_is_gone() {
     let server = tokio::spawn(serve(listener));
     let client = client(Config::new(format!("http://{address}").parse().expect("address"))).expect("client");
     let request = http::Request::get("/readyz").body(Vec::new()).expect("request");
-    let answer = tokio::time::timeout(Duration::from_secs(10), client.request_text(request));
-    assert_eq!(answer.await.expect("in time").expect("answer"), "{}");
+    let response = tokio::time::timeout(Duration::from_secs(10), client.request_text(request));
+    assert_eq!(response.await.expect("in time").expect("answer"), "{}");
     assert_eq!(timer(address.port()).as_deref(), Some("02"));
     server.abort();
 }

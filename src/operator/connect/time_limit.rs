@@ -16,21 +16,21 @@ use tower::{BoxError, Service};
 
 /// Most time for a response to the last byte, retries included. Webhooks have at most 30 s each, but for a cluster that
 /// needs that long a retry is better.
-const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+const RESPONSE_LIMIT: Duration = Duration::from_secs(30);
 
 /// Most time until the response to a watch begins. After that the watcher checks for signs of life by itself.
 pub(crate) const WATCH_START_LIMIT: Duration = Duration::from_secs(10);
 
 /// The API server did not answer in time.
 #[derive(Debug, thiserror::Error)]
-#[error("no complete answer within {} s", .0.as_secs_f32())]
-struct AnswerTimeout(Duration);
+#[error("no complete response within {} s", .0.as_secs_f32())]
+struct ResponseTimeout(Duration);
 
 /// A service whose every call ends in time.
 #[derive(Debug, Clone)]
 pub(super) struct TimeLimit<S> {
     inner: S,
-    answer: Duration,
+    response: Duration,
     watch_start: Duration,
 }
 
@@ -39,7 +39,7 @@ impl<S> TimeLimit<S> {
     pub(super) fn new(inner: S) -> Self {
         Self {
             inner,
-            answer: ANSWER_LIMIT,
+            response: RESPONSE_LIMIT,
             watch_start: WATCH_START_LIMIT,
         }
     }
@@ -63,10 +63,10 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let watches = is_watch(request.uri());
-        let limit = if watches { self.watch_start } else { self.answer };
-        let answer = self.inner.call(request);
-        let answer = async move {
-            let response = answer.await.map_err(Into::into)?;
+        let limit = if watches { self.watch_start } else { self.response };
+        let call = self.inner.call(request);
+        let response = async move {
+            let response = call.await.map_err(Into::into)?;
             if watches {
                 return Ok(response.map(Either::Left));
             }
@@ -75,9 +75,9 @@ where
             Ok(Response::from_parts(head, Either::Right(Full::new(bytes))))
         };
         Box::pin(async move {
-            tokio::time::timeout(limit, answer)
+            tokio::time::timeout(limit, response)
                 .await
-                .map_err(|_| BoxError::from(AnswerTimeout(limit)))?
+                .map_err(|_| BoxError::from(ResponseTimeout(limit)))?
         })
     }
 }

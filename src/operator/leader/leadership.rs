@@ -95,7 +95,7 @@ impl Leadership {
     /// Releases the Lease, so that another replica leads within a retry period. Call it after all work has stopped.
     ///
     /// # Errors
-    /// [`RequestError`] where the API server did not accept it; the others then wait until the Lease has expired.
+    /// [`RequestError`] if the API server did not accept it; the others then wait until the Lease has expired.
     pub async fn release(self) -> Result<(), RequestError> {
         // The renewal ends between two requests, so none can overtake the release.
         drop(self.stop);

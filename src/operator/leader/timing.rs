@@ -16,7 +16,7 @@ impl Timing {
     /// `lease` is in whole seconds, because that is what a Lease can say.
     ///
     /// # Errors
-    /// [`TimingError`] where the order or the unit is wrong.
+    /// [`TimingError`] if the order or the unit is wrong.
     pub fn new(lease: Duration, renew_deadline: Duration, retry: Duration) -> Result<Self, TimingError> {
         if lease.subsec_nanos() != 0 || i32::try_from(lease.as_secs()).is_err() {
             return Err(TimingError::NotWholeSeconds { lease });

@@ -31,21 +31,26 @@ async fn start(router: Router) -> Server {
 async fn exchange(address: SocketAddr, request: &[u8]) -> String {
     let mut stream = TcpStream::connect(address).await.expect("connected");
     stream.write_all(request).await.expect("sent");
-    let mut answer = Vec::new();
-    let _ = tokio::time::timeout(Duration::from_secs(15), stream.read_to_end(&mut answer))
+    let mut response = Vec::new();
+    let _ = tokio::time::timeout(Duration::from_secs(15), stream.read_to_end(&mut response))
         .await
         .expect("closed");
-    String::from_utf8_lossy(&answer).into_owned()
+    String::from_utf8_lossy(&response).into_owned()
 }
 
 async fn get(address: SocketAddr, path: &str) -> (u16, String) {
-    let answer = exchange(
+    let response = exchange(
         address,
         format!("GET {path} HTTP/1.1\r\nhost: probe\r\n\r\n").as_bytes(),
     )
     .await;
-    let status = answer.split(' ').nth(1).expect("status line").parse().expect("status");
-    (status, answer.split_once("\r\n\r\n").expect("body").1.to_owned())
+    let status = response
+        .split(' ')
+        .nth(1)
+        .expect("status line")
+        .parse()
+        .expect("status");
+    (status, response.split_once("\r\n\r\n").expect("body").1.to_owned())
 }
 
 #[tokio::test]
@@ -81,12 +86,12 @@ async fn every_source_of_readiness_is_asked_at_each_probe() {
 #[tokio::test]
 async fn metrics_are_served_in_the_open_metrics_format() {
     let server = start(metrics(Arc::new(|| Ok("# EOF\n".to_owned())))).await;
-    let answer = exchange(server.address, b"GET /metrics HTTP/1.1\r\nhost: prometheus\r\n\r\n").await;
+    let response = exchange(server.address, b"GET /metrics HTTP/1.1\r\nhost: prometheus\r\n\r\n").await;
     assert!(
-        answer.contains("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8"),
-        "{answer}"
+        response.contains("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8"),
+        "{response}"
     );
-    assert!(answer.ends_with("# EOF\n"), "{answer}");
+    assert!(response.ends_with("# EOF\n"), "{response}");
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ use crate::tls::{Authority, Certified};
 
 /// Largest request that is read, in bytes.
 const MAX_REQUEST_BYTES: usize = 64 << 10;
-/// How long a server stands still where it is told to.
+/// How long a server stands still if it is told to.
 const STALL: Duration = Duration::from_secs(30);
 
 /// A request as it came in.

@@ -53,7 +53,7 @@ impl Watcher {
         seen.good.entry(config_map.to_owned()).or_default().insert(bundle);
     }
 
-    /// Fails where anything was seen that may not be.
+    /// Fails if anything was seen that may not be.
     pub(super) fn check(&self) {
         let seen = lock(&self.seen);
         assert!(seen.wrong.is_empty(), "{}", seen.wrong.join("\n"));
@@ -80,7 +80,7 @@ impl Seen {
         let Some(good) = self.good.get(&name) else { return };
         self.versions += 1;
         // The newest writer is the one whose version this is; what the test edits is the operator's to restore. Times
-        // are whole seconds: where both wrote within one, it may have been the test.
+        // are whole seconds: if both wrote within one, it may have been the test.
         let entries = version.managed_fields();
         let newest = entries.iter().filter_map(|entry| entry.time.clone()).max();
         let mut newest = entries.iter().filter(|entry| entry.time == newest);

@@ -159,7 +159,7 @@ impl World {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
-    /// Merges `patch` into an object. Again where that fails: connections from before a restart of the API server end
+    /// Merges `patch` into an object. Again if that fails: connections from before a restart of the API server end
     /// under the request that uses them next.
     pub(super) async fn patch(&self, name: &str, patch: Value) {
         let parameters = PatchParams {

@@ -24,7 +24,7 @@ pub(super) fn cycle_through(edges: &BTreeMap<String, BTreeSet<String>>, start: &
     None
 }
 
-/// The same circle, told from its first name on, so that it is told once.
+/// The same circle, from its first name on, so that it is reported once.
 pub(super) fn canonical(mut cycle: Vec<String>) -> Vec<String> {
     let first = cycle
         .iter()

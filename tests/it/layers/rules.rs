@@ -1,4 +1,4 @@
-//! Every rule can fail, and fails only where it should.
+//! Every rule can fail, and fails only if it should.
 
 use rstest::rstest;
 
@@ -154,7 +154,7 @@ fn circles(files: &[(&str, &str)]) -> Vec<String> {
 }
 
 #[test]
-fn a_circle_of_imports_is_told_once() {
+fn a_circle_of_imports_is_reported_once() {
     let two = [
         ("operator/a.rs", "use super::b::B;"),
         ("operator/b.rs", "use crate::operator::a::A;"),

@@ -86,7 +86,7 @@ async fn a_namespace_goes_with_all_that_is_in_it() {
 }
 
 #[tokio::test]
-async fn an_object_of_the_same_name_starts_anew() {
+async fn an_object_of_the_same_name_starts_from_scratch() {
     let arena = Arena::open("deletion-again").await;
     arena.push("1.0.0", "one").await;
     let second = arena.push("2.0.0", "two").await;

@@ -1,4 +1,4 @@
-//! One namespace cannot take runs, time or freshness from another, or from itself where a ConfigMap has to be restored.
+//! One namespace cannot take runs, time or freshness from another, or from itself if a ConfigMap has to be restored.
 
 use std::time::{Duration, Instant};
 

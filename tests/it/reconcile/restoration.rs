@@ -1,4 +1,4 @@
-//! While runs fail, the last good bundle stays in its ConfigMap, whoever removes it, or status says that it does not.
+//! While runs fail, the last good bundle stays in its ConfigMap, whichever client removes it, or status says that it cannot.
 
 use kube::api::DeleteParams;
 use policy_operator_harness::cosign::{Format, Keys, Kind, sign};

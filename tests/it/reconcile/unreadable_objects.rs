@@ -126,8 +126,8 @@ impl<'a> Raw<'a> {
     }
 }
 
-/// Gives all that was written so far a time that cannot be read. The API server keeps it where something else changes in
-/// the same update, and where it is somebody else's.
+/// Gives all that was written so far a time that cannot be read. The API server keeps it if something else changes in
+/// the same update, and if it is somebody else's.
 fn date_fields(object: &mut Value) {
     let entries = object["metadata"]["managedFields"].as_array_mut();
     for entry in entries.expect("managed fields") {

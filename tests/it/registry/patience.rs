@@ -33,7 +33,7 @@ async fn ask(failures: usize, answer: Answer) -> (Result<(), RegistryError>, usi
 #[case::unavailable(503)]
 #[case::gateway_timeout(504)]
 #[tokio::test]
-async fn passing_failures_are_outlasted_and_lasting_ones_told(#[case] status: u16) {
+async fn transient_failures_are_retried_and_lasting_ones_reported(#[case] status: u16) {
     let (asked, count, _) = ask(2, Answer::status(status)).await;
     assert_eq!((asked, count), (Ok(()), 3));
     let (asked, count, _) = ask(9, Answer::status(status)).await;
@@ -45,7 +45,7 @@ async fn passing_failures_are_outlasted_and_lasting_ones_told(#[case] status: u1
 }
 
 #[tokio::test]
-async fn a_status_that_will_not_change_is_told_at_once() {
+async fn a_status_that_will_not_change_is_reported_at_once() {
     let (asked, count, _) = ask(9, Answer::status(501)).await;
     assert!(
         matches!(asked, Err(RegistryError::Unavailable { status: 501, .. })),
@@ -89,7 +89,7 @@ async fn a_short_wait_is_waited_for() {
 }
 
 #[tokio::test]
-async fn a_limit_without_a_time_is_told_after_some_attempts() {
+async fn a_limit_without_a_time_is_reported_after_some_attempts() {
     let (asked, count, _) = ask(9, Answer::status(429)).await;
     assert!(matches!(asked, Err(RegistryError::RateLimited { .. })), "{asked:?}");
     assert_eq!(count, 3);
@@ -99,14 +99,14 @@ async fn a_limit_without_a_time_is_told_after_some_attempts() {
 #[case::after_the_headers(manifest_answer(b"{}").stalling_after(0))]
 #[case::in_the_middle(manifest_answer(b"{}").stalling_after(1))]
 #[tokio::test]
-async fn a_registry_that_stands_still_is_left(#[case] answer: Answer) {
+async fn a_registry_that_sends_nothing_is_given_up(#[case] answer: Answer) {
     let (asked, _, elapsed) = ask(9, answer).await;
     assert!(matches!(asked, Err(RegistryError::Unreachable { .. })), "{asked:?}");
     assert!(elapsed < Duration::from_secs(10), "{elapsed:?}");
 }
 
 #[tokio::test]
-async fn nobody_listening_is_told_with_the_host() {
+async fn a_port_without_a_listener_is_reported_with_its_host() {
     let port = policy_operator_harness::ports::free().unwrap();
     let host = format!("127.0.0.1:{port}");
     let asked = setup()

@@ -38,7 +38,7 @@ async fn answer(server: Server) -> Result<Response<StreamBody<Frames>>, Infallib
 async fn call(server: Server, uri: &'static str) -> Result<Response<impl BodyExt<Data = Bytes>>, BoxError> {
     let limited = TimeLimit {
         inner: service_fn(move |_: Request<Body>| answer(server)),
-        answer: LIMIT,
+        response: LIMIT,
         watch_start: LIMIT,
     };
     let request = Request::get(uri).body(Body::empty()).expect("request");
@@ -54,14 +54,14 @@ async fn call(server: Server, uri: &'static str) -> Result<Response<impl BodyExt
 #[tokio::test]
 async fn a_server_that_stops_answering_holds_nobody(#[case] server: Server, #[case] uri: &'static str) {
     let error = call(server, uri).await.err().expect("given up").to_string();
-    assert_eq!(error, "no complete answer within 0.05 s");
+    assert_eq!(error, "no complete response within 0.05 s");
 }
 
 #[tokio::test]
-async fn an_answer_is_passed_on_whole() {
+async fn a_response_is_passed_on_whole() {
     let response = call(Server::Answers, "/api/v1/namespaces/acme/secrets/pull")
         .await
-        .expect("answer");
+        .expect("response");
     assert_eq!(response.status(), StatusCode::OK);
     let body = response.into_body().collect().await.ok().expect("body").to_bytes();
     assert_eq!(body.as_ref(), b"{}");

@@ -10,7 +10,7 @@ pub struct AuditEntry {
     /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, …
     pub verb: String,
     /// The plural of the kind, with the subresource if there is one: `policyimages/status`. The path of the request
-    /// where there is no resource.
+    /// if there is no resource.
     pub resource: String,
     /// The namespace; empty for a request across all, or for a resource that has none.
     pub namespace: String,

@@ -163,7 +163,7 @@ impl ControlPlane {
         kubectl(&self.kubeconfig)
     }
 
-    /// What the operator's service account asked the API server, in order, where `filter` agrees.
+    /// What the operator's service account asked the API server, in order, if `filter` agrees.
     ///
     /// # Errors
     /// When the log cannot be read.

@@ -13,8 +13,8 @@ use policy_operator_harness::run_directory::RunDirectory;
 use policy_operator_harness::tools::{self, repository_root};
 use rustix::process::{Pid, kill_process_group};
 
-/// Writes down what it is asked to build. It fails where the test wrote a file `go-says`, and waits for a file `go-on`
-/// where there is a file `go-waits`.
+/// Writes down what it is asked to build. It fails if the test wrote a file `go-says`, and waits for a file `go-on`
+/// if there is a file `go-waits`.
 const GO: &str = r#"#!/bin/bash
 case $1 in
   env) printf 'go0.0-test\nnone\nnone\n' ;;

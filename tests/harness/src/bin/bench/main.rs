@@ -4,7 +4,7 @@
 //! `BENCH_OBJECTS` (1000), `BENCH_IDLE` (60, seconds), `BENCH_SCENARIOS` (comma-separated names) and `BENCH_OPERATOR`
 //! (the release build) say what is measured. The operator runs with its default flags.
 //!
-//! Two scenarios take long and run only where they are named; they fail where their limits are not kept: `scale`, with
+//! Two scenarios take long and run only if they are named; they fail if their limits are not kept: `scale`, with
 //! `BENCH_SIZES` (1000,5000,10000) objects, and `neighbour`.
 #![expect(clippy::disallowed_methods, reason = "test equipment reads and writes its own files")]
 #![expect(clippy::print_stdout, reason = "a program for people")]

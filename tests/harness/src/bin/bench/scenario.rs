@@ -49,7 +49,7 @@ impl Scenario {
         }
     }
 
-    /// Pushes, and where asked signs, the images for `objects` objects (a fifth of them where each is signed).
+    /// Pushes, and if asked signs, the images for `objects` objects (a fifth of them if each is signed).
     pub(crate) async fn prepare(self, registry: &InProcess, objects: usize) -> Result<Images> {
         let (distinct, objects, signed) = match self {
             Self::Floor | Self::OneImage => (1, objects, false),
