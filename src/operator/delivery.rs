@@ -5,7 +5,7 @@ pub(super) mod config_map;
 
 use serde_json::Value;
 
-use super::api::status::{DeliveryStatus, PolicyImageStatus};
+use super::api::status::DeliveryStatus;
 use super::identity::ObjectKey;
 use crate::domain::bundle::Bundle;
 use crate::domain::digest::Digest;
@@ -104,8 +104,8 @@ impl OutdatedDelivery<'_> {
     }
 }
 
-/// Removes what is left of `owner` at places that are none of `deliveries` any more: where status says that the bundle
-/// is, and where this process put it, if status could not be written since.
+/// Removes what is left of `owner` at places that are none of `deliveries` any more: where status has `recorded` the
+/// bundle, and where this process put it, if status could not be written since.
 ///
 /// # Errors
 /// [`ApplyError`].
@@ -113,11 +113,10 @@ pub(super) async fn prune_previous(
     cluster: Cluster<'_>,
     owner: &ObjectKey,
     deliveries: &[Delivery],
-    status: Option<&PolicyImageStatus>,
+    recorded: Option<&DeliveryStatus>,
     states: &mut ConfigMapStates,
 ) -> Result<(), ApplyError> {
     let targets: Vec<_> = deliveries.iter().map(|Delivery::ConfigMap(target)| target).collect();
-    let recorded = status.and_then(|status| status.delivery.as_ref());
     for previous in config_map::previous(owner, &targets, recorded, states) {
         previous.prune(cluster).await?;
         states.forget(&previous.name);

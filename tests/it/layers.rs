@@ -166,6 +166,9 @@ fn source_files() -> Vec<(String, String)> {
 #[test]
 fn every_source_file_keeps_the_rules() {
     let files = source_files();
+    for story in STORIES {
+        assert!(files.iter().any(|(path, _)| path == story), "src/{story} is gone");
+    }
     let found: Vec<_> = files.iter().flat_map(|(path, text)| complaints(path, text)).collect();
     assert!(found.is_empty(), "\n{}", found.join("\n"));
 }

@@ -138,8 +138,10 @@ mod tests {
             object: NamespacedName::new("a", name),
             uid: name.into(),
         };
-        let mut state = ObjectState::default();
-        state.config_maps = delivered_to(config_map);
+        let state = ObjectState {
+            config_maps: delivered_to(config_map),
+            ..ObjectState::default()
+        };
         states.put(&key, state);
     }
 

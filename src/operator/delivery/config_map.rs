@@ -17,6 +17,6 @@ pub(crate) use error::{ApplyError, ObserveError};
 pub(crate) use live::Observed;
 pub(crate) use manifest::MAX_CONFIG_MAP_BYTES;
 pub(crate) use prune::previous;
-pub(crate) use restore::Restored;
+pub(crate) use restore::Restoration;
 pub(crate) use state::{ConfigMapStates, LastGood};
 pub(crate) use target::ConfigMapDelivery;

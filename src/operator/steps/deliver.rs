@@ -45,7 +45,8 @@ pub(super) async fn deliver<P: Ports>(
             summary = Some(acquired.summary());
         }
     }
-    prune_previous(run.cluster, run.key, &plan.deliveries, status, run.config_maps).await?;
+    let recorded = status.and_then(|status| status.delivery.as_ref());
+    prune_previous(run.cluster, run.key, &plan.deliveries, recorded, run.config_maps).await?;
     if summary.is_none() && reported(status) != Some(wanted) {
         let acquired = run
             .pipeline

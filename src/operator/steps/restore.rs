@@ -10,7 +10,7 @@ use crate::domain::digest::Digest;
 use crate::domain::source::Source;
 use crate::operator::api::spec::PolicyImage;
 use crate::operator::delivery::ConfigMapDelivery;
-use crate::operator::delivery::config_map::{LastGood, Restored};
+use crate::operator::delivery::config_map::{LastGood, Restoration};
 use crate::operator::identity::ObjectKey;
 use crate::pipeline::ports::Ports;
 use crate::pipeline::single_flight::Freshness;
@@ -41,18 +41,18 @@ pub async fn restore_last_good<P: Ports>(
     let restored = target.restore(run.cluster, run.config_maps, reported, refused);
     let config_map = &target.name;
     match timeout(RESTORE_TIMEOUT, restored).await {
-        Ok(Restored::InPlace) => LastGoodState::InPlace,
-        Ok(Restored::Restored) => {
+        Ok(Restoration::InPlace) => LastGoodState::InPlace,
+        Ok(Restoration::Restored) => {
             tracing::info!(config_map, "restored the last good bundle");
             LastGoodState::InPlace
         }
-        Ok(Restored::Missing(error)) => {
+        Ok(Restoration::Missing(error)) => {
             if let Some(error) = error {
                 tracing::warn!(config_map, %error, "the last good bundle was not restored");
             }
             LastGoodState::Missing
         }
-        Ok(Restored::Undetermined) | Err(_) => LastGoodState::Unknown,
+        Ok(Restoration::Undetermined) | Err(_) => LastGoodState::Unknown,
     }
 }
 
@@ -64,7 +64,7 @@ pub async fn restore_changed<P: Ports>(run: &mut RunContext<'_, P>) {
         return;
     };
     let is_trusted = run.config_maps.last_good(&target).is_some_and(|last| !last.refused);
-    if is_trusted && let Restored::Restored = target.restore(run.cluster, run.config_maps, None, |_| false).await {
+    if is_trusted && let Restoration::Restored = target.restore(run.cluster, run.config_maps, None, |_| false).await {
         tracing::info!(config_map = target.name, "restored what another client changed");
     }
 }

@@ -78,19 +78,19 @@ fn what_only_a_change_helps_is_looked_at_again_at_the_interval() {
 /// What a user changed may be younger than the result that the run shared with others.
 #[rstest]
 #[case::unknown(Trigger::SpecChanged, None, REVALIDATION)]
-#[case::from_before_the_run(Trigger::Requested, Some(-1), REVALIDATION)]
+#[case::from_before_the_run(Trigger::Requested, Some(1), REVALIDATION)]
 #[case::from_the_run(Trigger::Requested, Some(0), INTERVAL)]
-#[case::for_nobody(Trigger::Due, Some(-1), INTERVAL)]
+#[case::for_nobody(Trigger::Due, Some(1), INTERVAL)]
 fn a_result_that_a_user_may_have_outdated_is_looked_at_again_soon(
     #[case] trigger: Trigger,
-    #[case] seconds: Option<i64>,
+    #[case] seconds_before: Option<u64>,
     #[case] expected: Duration,
 ) {
-    let error = StepError::from(ValidateError::RequireVerification);
-    let mut run = Failure::from(error);
     let started = Instant::now() + INTERVAL;
-    run.resolved_at = seconds.map(|seconds| started - Duration::from_secs(seconds.unsigned_abs()));
-    let outcome = Outcome::Failure(run);
+    let outcome = Outcome::Failure(Failure {
+        resolved_at: seconds_before.and_then(|seconds| started.checked_sub(Duration::from_secs(seconds))),
+        ..Failure::from(StepError::from(ValidateError::RequireVerification))
+    });
     let ended = EndedRun {
         trigger: Some(trigger),
         started,

@@ -10,7 +10,7 @@ use crate::operator::delivery::Cluster;
 
 /// What was found and done about the last good bundle.
 #[derive(Debug)]
-pub enum Restored {
+pub enum Restoration {
     /// It was in place.
     InPlace,
     /// That cannot be determined now.
@@ -30,13 +30,13 @@ impl ConfigMapDelivery {
         states: &mut ConfigMapStates,
         reported: Option<Digest>,
         refused: impl Fn(&Revision) -> bool,
-    ) -> Restored {
+    ) -> Restoration {
         let live = match self.observe(cluster, states).await {
             Ok(Observed::Ours(live)) => Some(live),
             Ok(Observed::Absent) => None,
-            Err(ObserveError::Foreign { .. } | ObserveError::Namesake { .. }) => return Restored::Missing(None),
+            Err(ObserveError::Foreign { .. } | ObserveError::Namesake { .. }) => return Restoration::Missing(None),
             Err(ObserveError::Read(_) | ObserveError::Identify { .. } | ObserveError::LeadershipLost(_)) => {
-                return Restored::Undetermined;
+                return Restoration::Undetermined;
             }
         };
         let last = states.last_good(self).cloned();
@@ -54,9 +54,9 @@ impl ConfigMapDelivery {
             None => match serving {
                 Some(live) => {
                     states.record(self, live);
-                    Restored::InPlace
+                    Restoration::InPlace
                 }
-                None => Restored::Missing(None),
+                None => Restoration::Missing(None),
             },
         }
     }
@@ -69,14 +69,14 @@ impl LastGood {
         cluster: Cluster<'_>,
         states: &mut ConfigMapStates,
         live: Option<LiveConfigMap>,
-    ) -> Restored {
+    ) -> Restoration {
         let observed = live.map_or(Observed::Absent, Observed::Ours);
         let applied = self
             .target
             .apply(cluster, states, &self.revision, &self.bundle, &observed);
         match applied.await {
-            Ok(()) => Restored::Restored,
-            Err(error) => Restored::Missing(Some(error)),
+            Ok(()) => Restoration::Restored,
+            Err(error) => Restoration::Missing(Some(error)),
         }
     }
 }
