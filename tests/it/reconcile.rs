@@ -19,7 +19,9 @@ use policy_operator_harness::wait;
 use serde_json::{Value, json};
 
 mod access;
+mod api_faults;
 mod contract;
+mod crash_points;
 mod deletion;
 mod delivery;
 mod failures;
@@ -29,6 +31,7 @@ mod leadership;
 mod memory;
 mod metrics;
 mod ownership;
+mod proxied;
 mod registry_faults;
 mod requests;
 mod responder;
