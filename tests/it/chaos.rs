@@ -5,20 +5,45 @@
 //! fails. All the while a watcher holds each version of each ConfigMap against what may be in it. In the end the faults
 //! stop, and every object must settle on what its tag names, say so, and then write nothing more.
 //!
-//! `CHAOS_SECONDS` (20) is how long the faults last, `CHAOS_SEED` repeats a run; `make soak MINUTES=10` runs it long.
-//! Faults F01 to F05, F08 and F14 are acts here; F06, F07, F09 to F13 have tests of their own in `reconcile/`,
-//! `registry/` and `leader`.
+//! Every second object has a registry with TLS, so that handshakes fail and stall.
+//!
+//! `CHAOS_SECONDS` (20) is how long the faults last, `CHAOS_SEED` repeats a run; `make soak MINUTES=10` runs it long. In
+//! the second half of a run of five minutes or more no process is killed, and what the processes hold must not grow.
+//!
+//! Some faults are acts here, and each has tests of its own:
+//!
+//! | Fault | Tests |
+//! |---|---|
+//! | F01 a registry that limits requests | `registry::patience::a_long_wait_is_the_callers`, `a_wait_may_be_a_date`; `reconcile::failures::a_registry_that_asks_for_time_is_left_alone`, `reconcile::registry_faults::a_registry_that_asked_for_time_is_asked_again_after_it` |
+//! | F02 a registry that fails | `registry::outages::an_endpoint_that_fails_is_unavailable_and_nothing_else_until_it_answers` |
+//! | F03 connections that break | `registry::content::a_broken_download_goes_on_where_it_broke` |
+//! | F04 answers that end early | `registry::content::a_manifest_that_breaks_off_is_asked_for_again_and_never_used`, `a_blob_that_ends_early_by_its_own_account_is_another_blob` |
+//! | F05 slow peers | `registry::outages`, `reconcile::registry_faults::fifty_objects_on_a_slow_registry_delay_no_neighbour` |
+//! | F06 names that do not resolve, or lead astray | `reconcile::registry_faults::a_name_that_does_not_resolve_is_an_outage_and_one_that_leads_astray_is_refused` |
+//! | F07 certificates and authorities | `registry::network`, `reconcile::registry_faults::an_authority_that_is_replaced_in_its_secret_is_trusted_at_the_next_run` |
+//! | F08 an API server that refuses | `reconcile::api_faults::an_api_server_that_refuses_for_a_minute_makes_the_operator_unready_and_nothing_worse` |
+//! | F09 watches that lie | `reconcile::api_faults::watches_that_lie_change_nothing_for_good` |
+//! | F10 answers from the past | `reconcile::api_faults::an_answer_from_the_past_does_not_roll_back_what_was_published` |
+//! | F11 conflicts and other managers | `reconcile::api_faults::conflicts_are_tried_again_and_told_nobody`, `a_label_of_another_manager_is_kept` |
+//! | F12 `kill -9` at every write | `reconcile::crash_points` |
+//! | F13, F14 the end of a leader | `leader`, `reconcile::leadership` |
 
 mod acts;
+mod growth;
 mod watcher;
 mod world;
 
 use std::time::{Duration, Instant};
 
+use growth::Growth;
 use world::World;
 
 /// How long to wait between two acts.
 const PAUSE: Duration = Duration::from_millis(250);
+/// From how many seconds on a run is long enough to tell growth from noise.
+const LONG: u64 = 300;
+/// How long between two samples of what the processes hold.
+const SAMPLE: Duration = Duration::from_secs(10);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_fails_only_known_good_bundles_are_delivered_and_all_settles() {
@@ -28,11 +53,12 @@ async fn whatever_fails_only_known_good_bundles_are_delivered_and_all_settles() 
     let mut world = World::open(seed).await;
     world.settle().await;
     let at_rest = world.footprint();
-    let end = Instant::now() + Duration::from_secs(seconds);
-    while Instant::now() < end {
-        world.act().await;
-        world.watcher.check();
-        tokio::time::sleep(PAUSE).await;
+    if seconds < LONG {
+        break_things(&mut world, Duration::from_secs(seconds)).await;
+    } else {
+        break_things(&mut world, Duration::from_secs(seconds / 2)).await;
+        let growth = grow_old(&mut world, Duration::from_secs(seconds / 2)).await;
+        growth.check();
     }
     world.heal().await;
     world.settle().await;
@@ -47,6 +73,33 @@ async fn whatever_fails_only_known_good_bundles_are_delivered_and_all_settles() 
         "{afterwards:?}"
     );
     world.comes_to_rest().await;
+    world.writes_have_reasons();
+}
+
+async fn break_things(world: &mut World, time: Duration) {
+    let end = Instant::now() + time;
+    while Instant::now() < end {
+        world.act(false).await;
+        world.watcher.check();
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// As [`break_things`], but processes live on, and what they hold is sampled.
+async fn grow_old(world: &mut World, time: Duration) -> Growth {
+    world.heal().await;
+    world.settle().await;
+    let (start, mut growth, mut samples) = (Instant::now(), Growth::default(), 0);
+    while start.elapsed() < time {
+        world.act(true).await;
+        world.watcher.check();
+        if start.elapsed() > SAMPLE * samples {
+            samples += 1;
+            growth.sample(start.elapsed(), &world.footprints());
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    growth
 }
 
 #[expect(

@@ -19,6 +19,7 @@ mod content;
 mod lists;
 mod login;
 mod network;
+mod outages;
 mod patience;
 mod real;
 

@@ -3,7 +3,8 @@
 //! - [`tools`] finds the programs that `make tools` built, [`process`] runs them so that none outlives this process.
 //! - [`registry`] is a container registry, in two kinds; [`image`] makes and pushes policy images; [`cosign`] signs them.
 //! - [`faulty_proxy`] stands between two programs and breaks what they say to each other.
-//! - [`clock`] gives a program a wall clock that can be stepped.
+//! - [`api_proxy`] stands before an API server and answers as a test says.
+//! - [`clock`] gives a program a wall clock that can be stepped, [`names`] a host name whose address can change.
 //! - [`scripted`] is a server that answers as a test says: a registry under an attacker's control.
 //! - [`opa`] runs Open Policy Agent on what was delivered.
 //! - [`cluster`] is a Kubernetes control plane; [`operator`] runs the operator's binary against it.
@@ -12,11 +13,13 @@
 //! runs: a missing program is an error that names the make target that brings it.
 #![expect(clippy::disallowed_methods, reason = "test equipment reads and writes its own files")]
 
+pub mod api_proxy;
 pub mod clock;
 pub mod cluster;
 pub mod cosign;
 pub mod faulty_proxy;
 pub mod image;
+pub mod names;
 pub mod object;
 pub mod opa;
 pub mod operator;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use axum::http::Request;
 use kube::Client;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind};
 use serde_json::{Value, json};
@@ -63,6 +64,35 @@ pub fn condition(object: &DynamicObject, kind: &str) -> Option<Condition> {
         reason: text("reason")?,
         message: text("message")?,
     })
+}
+
+/// Gives all managed fields of the object at `path` a time that Kubernetes takes and the types of its clients in Rust do
+/// not, and returns the object as it is kept. The API server keeps it where something else changes in the same update.
+///
+/// # Errors
+/// When the API server refuses, or someone else changes the object again and again.
+pub async fn make_unreadable(client: &Client, path: &str) -> Result<Value> {
+    const YEAR: &str = "9999-12-31T23:59:59Z";
+    let attempt = || async {
+        let mut object: Value = client.request(Request::get(path).body(Vec::new())?).await?;
+        let entries = object["metadata"]["managedFields"].as_array_mut();
+        for entry in entries.into_iter().flatten() {
+            entry["time"] = json!(YEAR);
+        }
+        object["metadata"]["annotations"]["acme.example.com/changed"] = json!(YEAR);
+        let put = Request::put(format!("{path}?fieldManager=tenant")).header("content-type", "application/json");
+        let kept: Value = client.request(put.body(object.to_string().into_bytes())?).await?;
+        let entries = kept["metadata"]["managedFields"].as_array().context("managed fields")?;
+        anyhow::ensure!(entries.iter().any(|entry| entry["time"] == YEAR), "not kept: {kept}");
+        Ok(Some(kept))
+    };
+    wait::until(
+        "an unreadable object",
+        Duration::from_mins(1),
+        Duration::from_millis(50),
+        attempt,
+    )
+    .await
 }
 
 /// Waits until the condition `kind` of the object `name` is as `expected` wants it, and returns the object.

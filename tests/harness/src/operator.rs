@@ -94,6 +94,15 @@ impl Operator {
         self.process.until_ready(Duration::from_secs(30), ready).await
     }
 
+    /// The status and the text of `/readyz`.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn readiness(&self) -> Result<(u16, String)> {
+        let answer = self.client.get(format!("http://{}/readyz", self.health)).send().await?;
+        Ok((answer.status().as_u16(), answer.text().await?))
+    }
+
     /// The text of its metrics.
     ///
     /// # Errors

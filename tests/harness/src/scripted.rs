@@ -159,7 +159,19 @@ impl Scripted {
         transport: Transport<'_>,
         script: impl Fn(&Asked) -> Answer + Send + Sync + 'static,
     ) -> Result<Self> {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+        Self::start_at(0, transport, script).await
+    }
+
+    /// As [`Scripted::start`], at this port: where another server was before.
+    ///
+    /// # Errors
+    /// As [`Scripted::start`], or when the port is not free.
+    pub async fn start_at(
+        port: u16,
+        transport: Transport<'_>,
+        script: impl Fn(&Asked) -> Answer + Send + Sync + 'static,
+    ) -> Result<Self> {
+        let listener = TcpListener::bind(("127.0.0.1", port)).await?;
         let port = listener.local_addr()?.port();
         let acceptor = acceptor(transport)?;
         let (asked, script) = (Arc::new(Mutex::new(Vec::new())), Arc::new(script));

@@ -11,9 +11,10 @@ use serde_json::json;
 use super::world::World;
 
 impl World {
-    /// One thing, chosen at random.
-    pub(super) async fn act(&mut self) {
-        let act = match self.random.u8(0..100) {
+    /// One thing, chosen at random. Where `processes_stay`, none that ends or replaces a process of the operator.
+    pub(super) async fn act(&mut self, processes_stay: bool) {
+        let acts = if processes_stay { 0..72 } else { 0..100 };
+        let act = match self.random.u8(acts) {
             0..25 => self.a_tag_moves().await,
             25..40 => self.a_person_asks().await,
             40..52 => self.a_config_map_is_edited().await,
@@ -72,6 +73,8 @@ impl World {
         let percent = self.random.choice([0, 30, 100]).unwrap_or_default();
         let faults = self.random.choose_multiple(Fault::REGISTRY, 3);
         self.to_registry.set(&faults, percent);
+        let faults = self.random.choose_multiple(Fault::TRANSPORT, 2);
+        self.to_tls_registry.set(&faults, percent);
         "changes of the registry's faults"
     }
 
@@ -153,6 +156,7 @@ impl World {
     /// All faults end; what was stopped goes on.
     pub(super) async fn heal(&mut self) {
         self.to_registry.heal();
+        self.to_tls_registry.heal();
         self.to_api_server.heal();
         self.clock.step(0).expect("stepped");
         self.replace_ended();

@@ -1,6 +1,6 @@
 //! Holds every version of every ConfigMap against what may be in it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -14,10 +14,19 @@ const MANAGER: &str = "policy-operator";
 /// What was seen, and what may be seen.
 #[derive(Debug, Default)]
 struct Seen {
-    /// Bundles by the ConfigMap that may hold them.
-    good: BTreeMap<String, BTreeSet<Vec<u8>>>,
+    /// What may be in each ConfigMap.
+    good: BTreeMap<String, Good>,
     versions: u64,
     wrong: Vec<String>,
+}
+
+/// The bundles that were ever named by one object's tag.
+#[derive(Debug, Default)]
+struct Good {
+    /// In the order in which the tag named them.
+    bundles: Vec<Vec<u8>>,
+    /// The newest that the operator has delivered. Nothing older may follow.
+    delivered: usize,
 }
 
 /// Watches the ConfigMaps of one namespace until it is dropped.
@@ -47,10 +56,11 @@ impl Watcher {
         Self { seen, task }
     }
 
-    /// From now on this bundle may be in this ConfigMap. Say so before the tag moves.
+    /// From now on this bundle may be in this ConfigMap, and in its place no older one than what was delivered. Say so
+    /// before the tag moves.
     pub(super) fn allow(&self, config_map: &str, bundle: Vec<u8>) {
         let mut seen = lock(&self.seen);
-        seen.good.entry(config_map.to_owned()).or_default().insert(bundle);
+        seen.good.entry(config_map.to_owned()).or_default().bundles.push(bundle);
     }
 
     /// Fails if anything was seen that may not be.
@@ -77,7 +87,7 @@ fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
 impl Seen {
     fn see(&mut self, version: &ConfigMap) {
         let name = version.name_any();
-        let Some(good) = self.good.get(&name) else { return };
+        let Some(good) = self.good.get_mut(&name) else { return };
         self.versions += 1;
         // The newest writer is the one whose version this is; what the test edits is the operator's to restore. Times
         // are whole seconds: if both wrote within one, it may have been the test.
@@ -88,13 +98,49 @@ impl Seen {
             return;
         }
         let data = version.binary_data.clone().unwrap_or_default();
-        let bundle = data.get("bundle.tar.gz").map(|bytes| bytes.0.clone());
-        if !bundle.is_some_and(|bundle| good.contains(&bundle)) {
-            let keys: Vec<_> = data.keys().collect();
-            let version = version.resource_version().unwrap_or_default();
-            self.wrong.push(format!(
-                "ConfigMap {name} version {version}: no known good bundle, keys {keys:?}"
-            ));
+        let bundle = data.get("bundle.tar.gz").map(|bytes| &bytes.0);
+        let found = good.bundles.iter().position(|known| Some(known) == bundle);
+        let wrong = match found {
+            None => format!("no known good bundle, keys {:?}", data.keys().collect::<Vec<_>>()),
+            Some(index) if index < good.delivered => {
+                format!("bundle {index} of its tag after bundle {}", good.delivered)
+            }
+            Some(index) => {
+                good.delivered = index;
+                return;
+            }
+        };
+        let version = version.resource_version().unwrap_or_default();
+        self.wrong.push(format!("ConfigMap {name} version {version}: {wrong}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn see(seen: &mut Seen, bundle: &str) {
+        let content = k8s_openapi::ByteString(bundle.as_bytes().to_vec());
+        let entry = json!({ "manager": MANAGER, "time": "2026-01-01T00:00:00Z" });
+        let config_map = json!({
+            "metadata": { "name": "app-bundle", "managedFields": [entry] },
+            "binaryData": { "bundle.tar.gz": content },
+        });
+        seen.see(&serde_json::from_value(config_map).unwrap());
+    }
+
+    #[test]
+    fn what_was_never_named_and_what_is_older_than_what_was_delivered_is_wrong() {
+        let mut seen = Seen::default();
+        let good = seen.good.entry("app-bundle".to_owned()).or_default();
+        good.bundles = ["1", "2", "3"].map(|bundle| bundle.as_bytes().to_vec()).to_vec();
+        for bundle in ["1", "1", "3", "3"] {
+            see(&mut seen, bundle);
+            assert_eq!(seen.wrong, [""; 0], "{bundle}");
         }
+        see(&mut seen, "2");
+        see(&mut seen, "4");
+        assert_eq!(seen.wrong.len(), 2, "{:?}", seen.wrong);
     }
 }

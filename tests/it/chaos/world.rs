@@ -13,7 +13,8 @@ use policy_operator_harness::faulty_proxy::FaultyProxy;
 use policy_operator_harness::image::{Bundle, PolicyImage, Pushed};
 use policy_operator_harness::object;
 use policy_operator_harness::operator::{Operator, OperatorOptions, resident_bytes};
-use policy_operator_harness::registry::{InProcess, InProcessOptions};
+use policy_operator_harness::registry::{Distribution, DistributionOptions, Endpoint, InProcess, InProcessOptions};
+use policy_operator_harness::tls::Authority;
 use policy_operator_harness::wait;
 use serde_json::{Value, json};
 
@@ -43,6 +44,9 @@ pub(super) struct World {
     pub(super) namespace: String,
     pub(super) registry: InProcess,
     pub(super) to_registry: FaultyProxy,
+    /// A registry with TLS, for every second object, so that handshakes fail and stall, too.
+    tls_registry: Distribution,
+    pub(super) to_tls_registry: FaultyProxy,
     pub(super) to_api_server: FaultyProxy,
     pub(super) clock: Clock,
     pub(super) replicas: Vec<Operator>,
@@ -65,6 +69,11 @@ impl World {
         let to_registry = FaultyProxy::start(registry.host().to_owned(), seed)
             .await
             .expect("proxy");
+        let authority = Authority::new().expect("authority");
+        let tls_registry = start_tls_registry(&authority).await;
+        let to_tls_registry = FaultyProxy::start(tls_registry.host().to_owned(), seed)
+            .await
+            .expect("proxy");
         let api_server = format!("127.0.0.1:{}", cluster.port());
         let to_api_server = FaultyProxy::start(api_server.clone(), !seed).await.expect("proxy");
         let direct = cluster.operator_kubeconfig().await.expect("kubeconfig");
@@ -83,6 +92,8 @@ impl World {
             namespace,
             registry,
             to_registry,
+            tls_registry,
+            to_tls_registry,
             to_api_server,
             clock,
             replicas: Vec::new(),
@@ -92,6 +103,7 @@ impl World {
             requested: BTreeMap::new(),
             versions: 0,
         };
+        world.publish(&authority).await;
         for number in 0..OBJECTS {
             world.create(&format!("app-{number}")).await;
         }
@@ -116,10 +128,26 @@ impl World {
         Operator::start(&options).expect("operator")
     }
 
+    /// Puts the authority of the registry with TLS where specs name it.
+    async fn publish(&self, authority: &Authority) {
+        let ca = json!({ "metadata": { "name": "ca" }, "data": { "ca.crt": authority.certificate() } });
+        let ca = serde_json::from_value(ca).expect("ConfigMap");
+        let config_maps = self.config_maps();
+        config_maps.create(&PostParams::default(), &ca).await.expect("created");
+    }
+
     async fn create(&mut self, name: &str) {
         self.move_tag(name).await;
-        let image = format!("{}/acme/{name}:stable", self.to_registry.host());
-        let spec = json!({ "image": image, "insecure": true, "interval": "10s", "timeout": "5s" });
+        let (proxy, insecure) = if uses_tls(name) {
+            (&self.to_tls_registry, false)
+        } else {
+            (&self.to_registry, true)
+        };
+        let image = format!("{}/acme/{name}:stable", proxy.host());
+        let mut spec = json!({ "image": image, "insecure": insecure, "interval": "10s", "timeout": "5s" });
+        if !insecure {
+            spec["tls"] = json!({ "caRef": { "configMapRef": { "name": "ca", "key": "ca.crt" } } });
+        }
         let data = json!({ "spec": spec });
         let object = DynamicObject::new(name, &object::resource()).data(data);
         self.images()
@@ -136,10 +164,12 @@ impl World {
         self.watcher.allow(&format!("{name}-bundle"), bytes.clone());
         let image = PolicyImage::new(bundle);
         let repository = format!("acme/{name}");
-        let pushed = image
-            .push(self.registry.endpoint(), &repository, "stable")
-            .await
-            .expect("pushed");
+        let registry: &Endpoint = if uses_tls(name) {
+            self.tls_registry.endpoint()
+        } else {
+            self.registry.endpoint()
+        };
+        let pushed = image.push(registry, &repository, "stable").await.expect("pushed");
         self.named.insert(name.to_owned(), (pushed, bytes));
     }
 
@@ -223,19 +253,34 @@ impl World {
         Ok(None)
     }
 
-    /// What the leader holds.
+    /// What the replica holds that holds most.
     pub(super) fn footprint(&mut self) -> Footprint {
         let mut found = Footprint {
             descriptors: 0,
             resident_bytes: 0,
         };
-        for replica in &mut self.replicas {
-            let id = replica.process().id();
-            let descriptors = std::fs::read_dir(format!("/proc/{id}/fd")).map_or(0, Iterator::count);
-            found.descriptors = found.descriptors.max(descriptors);
-            found.resident_bytes = found.resident_bytes.max(resident_bytes(id).unwrap_or_default());
+        for held in self.footprints().into_values() {
+            found.descriptors = found.descriptors.max(held.descriptors);
+            found.resident_bytes = found.resident_bytes.max(held.resident_bytes);
         }
         found
+    }
+
+    /// What each replica that runs holds, by its process.
+    pub(super) fn footprints(&mut self) -> BTreeMap<i32, Footprint> {
+        let ids = self.replicas.iter_mut().map(|replica| replica.process().id());
+        let held = |id: i32| {
+            let descriptors = std::fs::read_dir(format!("/proc/{id}/fd")).ok()?.count();
+            let resident_bytes = resident_bytes(id).ok()?;
+            Some((
+                id,
+                Footprint {
+                    descriptors,
+                    resident_bytes,
+                },
+            ))
+        };
+        ids.filter_map(held).collect()
     }
 
     /// No idle writes: not to ConfigMaps, not to status, no events. The last event may still be on its way.
@@ -252,6 +297,22 @@ impl World {
         };
         let rested = wait::until("nothing is written", REST, PAUSE, attempt).await;
         rested.unwrap_or_else(|error| panic!("{error:#}"));
+    }
+
+    /// Whatever happened, the operator wrote a ConfigMap only where there was something new to write: a tag had moved, or
+    /// somebody had edited or deleted it. Kills, faults and takeovers are no reason.
+    pub(super) fn writes_have_reasons(&self) {
+        let count = |act: &str| self.counts.get(act).copied().unwrap_or_default();
+        // Removing a key that others added, and putting right the rest, are two writes.
+        let reasons = self.versions + 2 * count("ConfigMaps edited") + count("ConfigMaps deleted");
+        let written =
+            |entry: &AuditEntry| entry.resource == "configmaps" && entry.is_write() && (200..300).contains(&entry.code);
+        let writes = self.cluster.audit(written).expect("audit log").len() as u64;
+        println!("{writes} writes of ConfigMaps, {reasons} reasons");
+        assert!(
+            writes <= reasons,
+            "{writes} writes of ConfigMaps, but only {reasons} reasons"
+        );
     }
 
     pub(super) fn summary(&self) -> String {
@@ -273,6 +334,19 @@ impl World {
         let found = self.config_maps().get_opt(&name).await.ok().flatten()?;
         Some(found.name_any())
     }
+}
+
+async fn start_tls_registry(authority: &Authority) -> Distribution {
+    let options = DistributionOptions {
+        tls: Some(authority),
+        ..DistributionOptions::default()
+    };
+    Distribution::start(options).await.expect("registry")
+}
+
+/// Every second object has the registry with TLS.
+fn uses_tls(name: &str) -> bool {
+    name.ends_with(['1', '3', '5', '7', '9'])
 }
 
 fn end_of(log: &str) -> String {

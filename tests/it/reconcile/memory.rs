@@ -1,11 +1,14 @@
 //! Bytes that could kill the process, sent to it while it has the memory of the Deployment and no more.
 
-use policy_operator_harness::image::Bundle;
+use policy_operator_harness::image::{Bundle, PolicyImage};
 use policy_operator_harness::operator::{Operator, OperatorOptions};
 use policy_operator_harness::scripted::{Answer, Asked, Scripted, Transport};
+use policy_operator_harness::tls::Authority;
+use policy_operator_harness::wait;
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 
-use super::{Arena, bytes, operator_options, spec, with};
+use super::{Arena, LIMIT, PAUSE, bytes, operator_options, spec, with};
 
 /// What `config/deployment.yaml` gives the container.
 const MEMORY_KIB: u32 = 256 << 10;
@@ -84,15 +87,20 @@ fn peak(operator: &mut Operator) -> u64 {
     line.trim().trim_end_matches(" kB").parse().expect("number")
 }
 
-#[tokio::test]
-async fn bytes_that_could_kill_the_process_fail_their_object_and_others_are_served() {
-    let mut arena = Arena::open("memory").await;
+/// Replaces the operator by one that has as much memory as the Deployment gives, and no more.
+async fn limit_memory(arena: &mut Arena) {
     arena.operator = Operator::start(&OperatorOptions {
         memory_kib: Some(MEMORY_KIB),
         ..operator_options(arena.cluster, &arena.namespace).await
     })
     .expect("operator");
     arena.operator.ready().await.expect("ready");
+}
+
+#[tokio::test]
+async fn bytes_that_could_kill_the_process_fail_their_object_and_others_are_served() {
+    let mut arena = Arena::open("memory").await;
+    limit_memory(&mut arena).await;
     arena.push("1.0.0", "one").await;
     let registry = hostile().await;
     let image = |kind: &str| spec(&format!("{}/{kind}/policy:1.0.0", registry.host()));
@@ -135,4 +143,117 @@ async fn bytes_that_could_kill_the_process_fail_their_object_and_others_are_serv
     let peak = peak(&mut arena.operator);
     assert!(peak < u64::from(MEMORY_KIB), "{peak} KiB");
     assert!(arena.operator.process().ended().expect("known").is_none());
+}
+
+/// Objects of each kind that hold as much as they may while a registry does not answer.
+const HELD: usize = 40;
+/// How long they hold it. They hold it again after a while, and until then others of their namespace have their turn.
+const HELD_FOR: &str = "10s";
+/// Nearly what a ConfigMap holds.
+const NEARLY_MEBIBYTE: usize = 1_000_000;
+/// The largest annotations that a spec may have.
+const ANNOTATIONS: usize = 32;
+/// Files of one bundle.
+const FILES: usize = 9_990;
+
+/// A registry that begins every answer and never ends it; a list of tags it begins with nearly all that is read.
+async fn never_ending() -> Scripted {
+    let tags = filled(
+        r#"{"tags":["1.0.0""#,
+        &format!(r#","{}""#, "v".repeat(120)),
+        "]}",
+        (1 << 20) - 512,
+    );
+    let script = move |asked: &Asked| {
+        if asked.path.ends_with("/tags/list") {
+            Answer::ok(tags.clone()).stalling_after(tags.len() - 2)
+        } else {
+            Answer::ok(vec![b' '; 1000])
+                .header("Content-Type", MANIFEST)
+                .stalling_after(10)
+        }
+    };
+    Scripted::start(Transport::Plain, script).await.expect("registry")
+}
+
+/// A peer that accepts connections and is silent from then on.
+async fn silent() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("port");
+    let host = listener.local_addr().expect("address").to_string();
+    tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            held.push(stream);
+        }
+    });
+    host
+}
+
+/// A bundle of so many files that their names are most of it.
+fn many_files(files: usize) -> Bundle {
+    let names: Vec<String> = (0..files)
+        .map(|number| format!("/app/{}{number}.rego", "n".repeat(60)))
+        .collect();
+    let rego = b"package app\n".as_slice();
+    let mut all: Vec<(&str, &[u8])> = names.iter().map(|name| (name.as_str(), rego)).collect();
+    let manifest = br#"{"revision":"","roots":["app"],"rego_version":1}"#.as_slice();
+    all.push(("/.manifest", manifest));
+    Bundle::tar(&all).expect("bundle")
+}
+
+/// Creates what waits for `host` in the memory of the operator: authorities, lists of tags, annotations.
+async fn create_held(arena: &Arena, host: &str) {
+    let authority = Authority::new().expect("authority").certificate();
+    let authorities = authority.repeat(NEARLY_MEBIBYTE / authority.len());
+    let annotation = |number: usize| (format!("acme.example.com/a-{number}"), json!("x".repeat(4096)));
+    let annotations: Value = (0..ANNOTATIONS).map(annotation).collect();
+    let silent = silent().await;
+    for number in 0..HELD {
+        let (name, image) = (format!("ca-{number}"), format!("{host}/held/policy-{number}"));
+        let text = format!("{authorities}# {number}\n");
+        let config_map = json!({ "metadata": { "name": &name }, "data": { "ca.crt": text } });
+        arena.create_config_map(config_map).await;
+        let tls = json!({ "caRef": { "configMapRef": { "name": &name, "key": "ca.crt" } } });
+        let image_there = format!("{silent}/held/policy-{number}:1");
+        arena
+            .create(&name, json!({ "image": image_there, "tls": tls, "timeout": HELD_FOR }))
+            .await;
+        let range = with(spec(&image), &json!({ "semver": "*", "timeout": HELD_FOR }));
+        arena.create(&format!("tags-{number}"), range).await;
+        let delivery = json!({ "configMap": { "annotations": &annotations } });
+        let annotated = with(
+            spec(&format!("{image}:1")),
+            &json!({ "delivery": delivery, "timeout": HELD_FOR }),
+        );
+        arena.create(&format!("large-{number}"), annotated).await;
+    }
+}
+
+/// Each of these is within its limit. Together, and at one time, they are many times the memory.
+#[tokio::test]
+async fn what_many_runs_hold_at_one_time_fits_into_memory() {
+    let mut arena = Arena::open("memory-held").await;
+    limit_memory(&mut arena).await;
+    arena.push("1.0.0", "one").await;
+    let files = PolicyImage::new(many_files(FILES));
+    files
+        .push(arena.registry(), "acme/files", "stable")
+        .await
+        .expect("pushed");
+    let registry = never_ending().await;
+    create_held(&arena, &registry.host()).await;
+    for number in 0..HELD {
+        let image = format!("{}/acme/files:stable", arena.registry.host());
+        arena.create(&format!("files-{number}"), spec(&image)).await;
+    }
+    let held = || async { Ok((registry.asked().len() > HELD).then_some(())) };
+    wait::until("runs are held", LIMIT, PAUSE, held).await.expect("held");
+    arena.deliver("healthy", arena.spec("1.0.0")).await;
+    for number in 0..HELD {
+        arena.ready(&format!("files-{number}")).await;
+    }
+    arena.run_again("healthy").await;
+    let peak = peak(&mut arena.operator);
+    assert!(arena.operator.process().ended().expect("known").is_none());
+    assert!(peak < u64::from(MEMORY_KIB), "{peak} KiB");
 }

@@ -111,6 +111,7 @@ async fn a_blob_is_never_larger_than_its_descriptor(#[case] answer: Answer) {
     assert_eq!(server.asked().len(), 1);
 }
 
+/// F04: what ends early and says so.
 #[rstest]
 #[case::shorter(Answer::ok(&BYTES[1..]))]
 #[case::declared_shorter(Answer::ok(BYTES).declaring(10))]
@@ -122,6 +123,7 @@ async fn a_blob_that_ends_early_by_its_own_account_is_another_blob(#[case] answe
     assert!(matches!(error, RegistryError::DigestMismatch { .. }), "{error}");
 }
 
+/// F03: a connection may break anywhere.
 #[rstest]
 #[case::at_once(0)]
 #[case::first_byte(1)]
@@ -174,6 +176,7 @@ async fn a_range_that_was_not_asked_for_is_not_appended(#[case] second: Answer, 
     }
 }
 
+/// F04: what ends early and does not say so.
 #[rstest]
 #[case::truncated(manifest_answer(BYTES).cut_after(10))]
 #[case::declared_longer(manifest_answer(BYTES).declaring(1000))]

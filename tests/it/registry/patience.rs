@@ -54,6 +54,7 @@ async fn a_status_that_will_not_change_is_reported_at_once() {
     assert_eq!(count, 1);
 }
 
+/// F01: the client does not wait for long itself.
 #[rstest]
 #[case::too_many("120", 429, 120)]
 #[case::unavailable("90", 503, 90)]
