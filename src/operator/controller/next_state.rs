@@ -76,6 +76,10 @@ pub(crate) fn next_state(before: ObjectState, run: EndedRun<'_>) -> (ObjectState
         } else {
             0
         },
+        restorations: match run.trigger {
+            Some(Trigger::ConfigMapChanged) => before.restorations.saturating_add(1),
+            _ => 0,
+        },
         revalidate_after: run.is_outdated().then_some(run.started),
         config_maps: before.config_maps,
         last_run: None,

@@ -15,6 +15,8 @@ pub(crate) struct ObjectState {
     pub failures: u32,
     /// Conflicts with another client since the last run without one.
     pub conflicts: u32,
+    /// Restorations in a row: runs because a ConfigMap was changed, since the last run for another reason.
+    pub restorations: u32,
     /// The next run must not use a resolution of the tag that is older than this.
     pub revalidate_after: Option<Instant>,
     /// What is known of its ConfigMaps.

@@ -17,6 +17,9 @@ const STALE_VIEW_LIMIT: Duration = Duration::from_secs(10);
 /// The least time between two runs that a user requests.
 const REQUEST_SPACING: Duration = Duration::from_secs(1);
 
+/// The delay of the second restoration in a row, and the longest.
+const RESTORATION_SPACING: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
 /// Why an object is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Trigger {
@@ -70,9 +73,22 @@ pub(crate) fn decide(object: &PolicyImage, state: &ObjectState, is_intact: bool,
         Some(Trigger::Requested) => run_at(last.started + REQUEST_SPACING, now, || Trigger::Requested),
         Some(trigger) => Decision::Run(trigger),
         // Where another client writes all the time, each of its writes would be a run.
-        None if !is_intact && state.conflicts == 0 => Decision::Run(Trigger::ConfigMapChanged),
+        None if !is_intact && state.conflicts == 0 => {
+            let due = (last.started + restoration_spacing(state.restorations)).min(last.next_due);
+            run_at(due, now, || Trigger::ConfigMapChanged)
+        }
         None if last.is_reported => run_at(last.next_due, now, || Trigger::Due),
         None => run_at(last.next_due, now, unreported),
+    }
+}
+
+/// How soon after the run before a changed ConfigMap is restored: at once, unless that run restored it, too. Whoever
+/// changes a byte of a large ConfigMap again and again would have it written whole each time.
+fn restoration_spacing(restorations: u32) -> Duration {
+    let (first, last) = RESTORATION_SPACING;
+    match restorations.checked_sub(1) {
+        None => Duration::ZERO,
+        Some(doubled) => first.saturating_mul(1 << doubled.min(16)).min(last),
     }
 }
 

@@ -29,7 +29,11 @@ pub async fn restore_last_good<P: Ports>(
     let Some(target) = recorded_target(run.object, run.key) else {
         return LastGoodState::InPlace;
     };
-    if let (None, Some(plan)) = (run.config_maps.last_good(&target), plan) {
+    // One whose file was evicted is as good as none.
+    let is_at_hand = |last: &LastGood| last.bundle.value().is_available();
+    if let Some(plan) = plan
+        && !run.config_maps.last_good(&target).is_some_and(is_at_hand)
+    {
         let recovered = timeout(RESTORE_TIMEOUT, recover(&target, plan, run)).await;
         run.pipeline.resume().await;
         if let Ok(Some(last_good)) = recovered {

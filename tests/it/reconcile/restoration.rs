@@ -49,6 +49,21 @@ async fn what_is_changed_while_runs_fail_is_changed_back() {
         .await;
 }
 
+/// Any tenant can fill the cache on disk, and so evict what another would need.
+#[tokio::test]
+async fn what_is_deleted_comes_back_although_its_file_was_evicted() {
+    let arena = failing("hold-evicted").await;
+    let blobs = arena.operator.directory().file("cache/blobs");
+    std::fs::remove_dir_all(&blobs).expect("evicted");
+    let delete = DeleteParams::default();
+    let deleted = arena.config_maps().delete("app-bundle", &delete).await;
+    deleted.expect("deleted");
+    arena
+        .until_config_map("app-bundle", "is back", |found| found.is_some())
+        .await;
+    assert_eq!(arena.bundle("app").await, bytes("one"));
+}
+
 /// What the operator remembers is gone, so it looks for the digest again and verifies it.
 #[tokio::test]
 async fn what_is_deleted_after_a_restart_comes_back_from_the_registry() {

@@ -188,3 +188,21 @@ proptest! {
         prop_assert!(jittered >= exact && jittered <= exact.mul_f64(1.11));
     }
 }
+
+#[test]
+fn restorations_in_a_row_are_counted() {
+    let outcome = unavailable();
+    let after = |before: ObjectState, trigger| {
+        let run = EndedRun {
+            trigger: Some(trigger),
+            ..ended(&outcome, StatusWrite::UpToDate, 0.0)
+        };
+        next_state(before, run).0
+    };
+    let twice = after(
+        after(ObjectState::default(), Trigger::ConfigMapChanged),
+        Trigger::ConfigMapChanged,
+    );
+    assert_eq!(twice.restorations, 2);
+    assert_eq!(after(twice, Trigger::Due).restorations, 0);
+}

@@ -137,6 +137,28 @@ fn after_a_conflict_a_changed_config_map_waits_and_a_user_does_not() {
     assert_eq!(case.decide(), Decision::Run(Trigger::Requested));
 }
 
+#[rstest]
+#[case::first(0, 0)]
+#[case::second(1, 1)]
+#[case::fourth(3, 4)]
+#[case::hundredth(99, 30)]
+fn a_config_map_that_is_changed_again_and_again_is_restored_less_and_less_often(
+    #[case] restorations: u32,
+    #[case] seconds: u64,
+) {
+    let mut case = Case::settled();
+    case.config_map = None;
+    case.state.restorations = restorations;
+    let started = case.state.last_run.as_ref().unwrap().started;
+    let due = started + Duration::from_secs(seconds);
+    case.now = due;
+    assert_eq!(case.decide(), Decision::Run(Trigger::ConfigMapChanged));
+    if seconds > 0 {
+        case.now = due.checked_sub(Duration::from_millis(1)).unwrap();
+        assert_eq!(case.decide(), Decision::Wait(Duration::from_millis(1)));
+    }
+}
+
 #[test]
 fn a_request_that_is_taken_back_asks_for_nothing() {
     let mut case = Case::settled();
