@@ -29,6 +29,10 @@ pub async fn restore_last_good<P: Ports>(
     let Some(target) = recorded_target(run.object, run.key) else {
         return LastGoodState::InPlace;
     };
+    // What we knew was out of date, status perhaps too: what is there may be newer than the last good bundle.
+    if error.is_conflict() {
+        return LastGoodState::Unknown;
+    }
     if let (None, Some(plan)) = (run.config_maps.last_good(&target), plan) {
         let recovered = timeout(RESTORE_TIMEOUT, recover(&target, plan, run)).await;
         run.pipeline.resume().await;
