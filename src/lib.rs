@@ -58,7 +58,9 @@
 //! Steps return errors and never touch conditions. Each error has a reason and says what happens next
 //! ([`pipeline::reason::Classify`]); `status` alone turns that into conditions. Verification comes before the delivery
 //! is observed. Status is never trusted: an edited one can neither skip a step nor vouch for a bundle. After a failure,
-//! `restore` keeps the last good bundle in place. `render` is steps 1 to 5 and 7 without a cluster.
+//! `restore` keeps the last good bundle in place. A write that meets one of another client is no failure but a new run,
+//! until that happens again and again. `operator::controller::next_state` alone decides what is remembered of a run, and
+//! when the next one is due. `render` is steps 1 to 5 and 7 without a cluster.
 //!
 //! # Invariants
 //!

@@ -29,6 +29,10 @@ pub async fn restore_last_good<P: Ports>(
     let Some(target) = recorded_target(run.object, run.key) else {
         return LastGoodState::InPlace;
     };
+    // What we knew was out of date, status perhaps too: what is there may be newer than the last good bundle.
+    if error.is_conflict() {
+        return LastGoodState::Unknown;
+    }
     // One whose file was evicted is as good as none.
     let is_at_hand = |last: &LastGood| last.bundle.value().is_available();
     if let Some(plan) = plan
