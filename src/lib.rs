@@ -31,9 +31,8 @@
 //! Imports point one way. From `adapters` up the compiler enforces it: each layer is a feature, a dependency belongs to
 //! the lowest layer that uses it, and `make lint` checks each feature alone. `domain` and `pipeline` are always there.
 //! `tests/it/layers.rs` enforces the rest: imports between layers and between the files of one folder, which form no
-//! cycle, crates that a layer must not name, and messages. Below `runtime` a message states a
-//! fact; what to do about it, in the fields and flags of one program, is a hint that the program adds
-//! (`operator::hints`).
+//! cycle, crates that a layer must not name, and messages. Below `runtime` a message states a fact; what to do about it,
+//! in the fields and flags of one program, is a hint that the program adds (`operator::hints`).
 //!
 //! # One run
 //!

@@ -54,7 +54,7 @@ impl Slots {
 impl Slot {
     /// Waits for `wait` without the slot. A wait that is over at once, because the result was cached, keeps it.
     ///
-    /// Where this is dropped before its end, the run goes on without a slot until [`Slot::resume`].
+    /// If this is dropped before its end, the run goes on without a slot until [`Slot::resume`].
     pub async fn release_during<F: Future>(&mut self, wait: F) -> F::Output {
         let mut wait = pin!(wait);
         if let Poll::Ready(output) = poll!(wait.as_mut()) {

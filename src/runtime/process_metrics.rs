@@ -1,6 +1,6 @@
 //! The standard process metrics of Prometheus clients, from `/proc`.
 //!
-//! Names: <https://prometheus.io/docs/instrumenting/writing_clientlibs/#process-metrics>. Where `/proc` is missing or
+//! Names: <https://prometheus.io/docs/instrumenting/writing_clientlibs/#process-metrics>. If `/proc` is missing or
 //! unreadable, the metric is missing too.
 
 use std::fmt;

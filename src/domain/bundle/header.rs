@@ -1,7 +1,7 @@
 //! Headers of tar archives, read more strictly than any tar program does.
 //!
 //! Programs differ in how they read what the standard left open: numbers in base 256, fields of five dialects, extended
-//! headers that change a size. Where two readers disagree about one size they see two different archives
+//! headers that change a size. If two readers disagree about one size, they see two different archives
 //! (CVE-2025-62518, CVE-2026-33055), and what we list is not what OPA runs. So only the part is read on which Go, GNU and
 //! libarchive agree, and all else is refused; `opa build`, GNU tar and Go's library write nothing else for plain files.
 //!

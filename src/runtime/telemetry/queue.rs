@@ -83,7 +83,7 @@ fn write_lines(messages: &Receiver<Message>, state: &State, mut sink: impl Write
     while let Ok(message) = messages.recv() {
         match message {
             Message::Line(line) => {
-                // Where standard error is closed there is nowhere to report it.
+                // If standard error is closed, there is nowhere to report it.
                 let _closed = sink.write_all(&line);
                 state.queued_bytes.fetch_sub(cost(&line), Ordering::Relaxed);
                 let lines = state.dropped.swap(0, Ordering::Relaxed);
