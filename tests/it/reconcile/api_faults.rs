@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 use super::metrics;
 use super::proxied::{Proxied, bookmark_instead, expired_event};
-use super::{Arena, LIMIT, PAUSE, bundle_in, bytes, condition, spec, status_of, with};
+use super::{Arena, PAUSE, bundle_in, bytes, condition, spec, status_of, with};
 
 /// How long it may take until a watch has been failing for a minute and readiness says so.
 const UNREADY: Duration = Duration::from_mins(3);
@@ -189,13 +189,10 @@ async fn follow(world: &Proxied, what: &str) {
         arena.delivers(&format!("moving-{number}"), &moved.digest).await;
     }
     world.heal_and_relist();
-    let restored = || async {
-        arena.run_again(EDITED).await;
-        Ok((arena.bundle(EDITED).await == bytes("one")).then_some(()))
-    };
-    wait::until(what, LIMIT, Duration::from_secs(1), restored)
-        .await
-        .expect(what);
+    let restored = |found: Option<&_>| found.is_some_and(|found| bundle_in(found) == bytes("one"));
+    arena
+        .until_config_map(&format!("{EDITED}-bundle"), what, restored)
+        .await;
     for number in 0..MOVING {
         assert_eq!(
             arena.bundle(&format!("moving-{number}")).await,
