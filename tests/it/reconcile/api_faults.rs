@@ -41,7 +41,7 @@ async fn an_api_server_that_refuses_for_a_minute_makes_the_operator_unready_and_
             Some("401 Unauthorized: scripted")
         ),
         // The client asks again until its time is over.
-        refuse("api-overloaded", retry_later, Some("no complete answer within")),
+        refuse("api-overloaded", retry_later, Some("within 10 s")),
         refuse("api-read-only", Reply::failure(500, "InternalError"), None),
     );
 }
