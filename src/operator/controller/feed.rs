@@ -7,6 +7,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::pin::pin;
 
 use futures::{Stream, StreamExt as _};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 use kube::runtime::watcher::Event;
 use tokio::sync::oneshot;
@@ -66,27 +67,42 @@ pub(crate) async fn objects(
 
 /// Adds the PolicyImages that a changed ConfigMap names as its owners, and the one that `states` says delivered it: its
 /// owner reference may be what was changed. Most changes are our own writes; the trigger filters those.
+///
+/// Those of a list are added when it is complete, because the store shows them from then on. So is every object that
+/// delivered a ConfigMap: one that was deleted while the watch was down is in no list, and has no event.
 pub(crate) async fn config_maps<K: ResourceExt>(
     changes: impl Stream<Item = Event<K>>,
     queue: &SharedQueue,
     states: &StateCache,
 ) {
     let mut changes = pin!(changes);
+    let mut list: Option<BTreeSet<NamespacedName>> = None;
     while let Some(event) = changes.next().await {
-        let (object, priority) = match event {
-            Event::Init | Event::InitDone => continue,
-            // After a start or a lost connection: most are unchanged.
-            Event::InitApply(object) => (object, Priority::Routine),
-            Event::Apply(object) | Event::Delete(object) => (object, Priority::Restoration),
-        };
-        let metadata = object.meta();
-        let Ok(config_map) = NamespacedName::of(metadata) else {
-            continue;
-        };
-        let owners = policy_image_owners(metadata).map(|owner| config_map.sibling(&owner.name));
-        let objects: BTreeSet<NamespacedName> = owners.chain(states.deliverer(&config_map)).collect();
-        queue.add(objects, priority);
+        match event {
+            Event::Init => list = Some(BTreeSet::new()),
+            Event::InitDone => {
+                // After a start or a lost connection: most are unchanged.
+                let listed = list.take().unwrap_or_default();
+                queue.add(listed.into_iter().chain(states.deliverers()), Priority::Routine);
+            }
+            Event::InitApply(config_map) | Event::Apply(config_map) | Event::Delete(config_map) => {
+                let objects = deliverers(config_map.meta(), states);
+                match &mut list {
+                    Some(list) => list.extend(objects),
+                    None => queue.add(objects, Priority::Restoration),
+                }
+            }
+        }
     }
+}
+
+/// The objects that may have delivered a ConfigMap.
+fn deliverers(config_map: &ObjectMeta, states: &StateCache) -> BTreeSet<NamespacedName> {
+    let Ok(name) = NamespacedName::of(config_map) else {
+        return BTreeSet::new();
+    };
+    let owners = policy_image_owners(config_map).map(|owner| name.sibling(&owner.name));
+    owners.chain(states.deliverer(&name)).collect()
 }
 
 /// The same as long as neither the spec nor the annotation that requests a run changes. Our own status patches change
@@ -227,7 +243,9 @@ mod tests {
         let states = StateCache::default();
         delivered(&states, "robbed", "without-owner");
         let events = vec![
+            Event::Init,
             Event::InitApply(ours("listed")),
+            Event::InitDone,
             Event::Apply(config_map("foreign", &["example.com/v1"])),
             Event::Delete(ours("deleted")),
             Event::Apply(ours("edited")),
@@ -236,6 +254,21 @@ mod tests {
         let queue = SharedQueue::new(1000);
         config_maps(stream::iter(events), &queue, &states).await;
         // Restorations first.
-        assert_eq!(queue.drain(), ["a/deleted", "a/edited", "a/robbed", "a/listed"]);
+        assert_eq!(queue.drain(), ["a/robbed", "a/deleted", "a/edited", "a/listed"]);
+    }
+
+    #[tokio::test]
+    async fn config_maps_are_compared_with_a_list_when_it_is_complete() {
+        let owner = json!([{ "apiVersion": "opcr.io/v1alpha1", "kind": "PolicyImage", "name": "listed", "uid": "1" }]);
+        let manifest = json!({ "metadata": { "namespace": "a", "name": "listed", "ownerReferences": owner } });
+        let config_map: ConfigMap = serde_json::from_value(manifest).unwrap();
+        let (queue, states) = (SharedQueue::new(1000), StateCache::default());
+        delivered(&states, "robbed", "deleted-meanwhile");
+        let mut events = vec![Event::Init, Event::InitApply(config_map)];
+        config_maps(stream::iter(events.clone()), &queue, &states).await;
+        assert_eq!(queue.drain(), [""; 0], "the store shows what was before");
+        events.push(Event::InitDone);
+        config_maps(stream::iter(events), &queue, &states).await;
+        assert_eq!(queue.drain(), ["a/listed", "a/robbed"]);
     }
 }

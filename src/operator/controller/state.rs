@@ -92,6 +92,12 @@ impl StateCache {
         self.lock().deliverers.get(config_map).cloned()
     }
 
+    /// Every object that delivered a ConfigMap.
+    #[must_use]
+    pub(crate) fn deliverers(&self) -> Vec<NamespacedName> {
+        self.lock().deliverers.values().cloned().collect()
+    }
+
     fn lock(&self) -> MutexGuard<'_, States> {
         // A panic elsewhere leaves the maps consistent: nothing in a change of them panics.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
