@@ -13,7 +13,7 @@ use crate::operator::delivery::{Cluster, ConfigMaps};
 use crate::operator::identity::ObjectKey;
 use crate::operator::slot::{Slot, YieldingPipeline};
 use crate::operator::status::StatusWrite;
-use crate::operator::steps::outcome::{Failure, LastGoodState, Outcome};
+use crate::operator::steps::outcome::{Failure, Outcome};
 use crate::operator::steps::{self, RunContext, restore, validate};
 use crate::pipeline::ports::Ports;
 use crate::pipeline::single_flight::Freshness;
@@ -105,12 +105,6 @@ async fn run_steps<P: Ports>(
     run.pipeline.resume().await;
     match ended {
         Ok(success) => Outcome::Success(Box::new(success)),
-        // What is there is newer than what this run saw, and may be newer than what status says was delivered last. The
-        // run is repeated and observes it again; to restore now could take back what was published.
-        Err(failure) if failure.error.is_conflict() => Outcome::Failure(Failure {
-            last_good: LastGoodState::Unknown,
-            ..failure
-        }),
         Err(failure) => {
             let last_good = restore::restore_last_good(plan.as_ref(), &failure.error, run).await;
             Outcome::Failure(Failure { last_good, ..failure })

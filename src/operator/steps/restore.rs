@@ -26,6 +26,11 @@ pub async fn restore_last_good<P: Ports>(
     error: &StepError,
     run: &mut RunContext<'_, P>,
 ) -> LastGoodState {
+    if error.is_conflict() {
+        // What is there is newer than what this run saw, and may be newer than what status says was delivered last. The
+        // run is repeated and observes it again; to restore now could take back what was published.
+        return LastGoodState::Unknown;
+    }
     let Some(target) = recorded_target(run.object, run.key) else {
         return LastGoodState::InPlace;
     };
