@@ -15,7 +15,7 @@ use std::fmt::Debug;
 use std::future::ready;
 use std::sync::Arc;
 
-use futures::{Stream, StreamExt as _};
+use futures::{Stream, StreamExt as _, stream};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::watcher::{Config, Event};
@@ -102,10 +102,30 @@ impl WatchScope {
             None => Api::all(self.client.clone()),
         };
         let mut reporter: WatchReporter = self.health.watch(kind, self.namespace.clone());
-        watcher(api, config.page_size(PAGE_SIZE))
+        let config = config.page_size(PAGE_SIZE);
+        restarted_when_expired(move || watcher(api.clone(), config.clone()))
             .backoff(Pause::default())
             .filter_map(move |event| ready(reporter.report(event)))
     }
+}
+
+/// The events of a watch that begins anew, with a list, where the API server says that the version to continue from has
+/// expired. kube-runtime does so where the server says it within a watch; where that is the response to the request for
+/// one, it would ask for the same version for ever.
+fn restarted_when_expired<K, S>(start: impl Fn() -> S) -> impl Stream<Item = watcher::Result<Event<K>>>
+where
+    S: Stream<Item = watcher::Result<Event<K>>>,
+{
+    let first = Box::pin(start());
+    stream::unfold((first, start), |(mut events, start)| async move {
+        let event = events.next().await?;
+        if let Err(watcher::Error::WatchStartFailed(kube::Error::Api(status))) = &event
+            && status.code == 410
+        {
+            events = Box::pin(start());
+        }
+        Some((event, (events, start)))
+    })
 }
 
 /// The event with its object converted by `change`, which receives whether the object is gone; none where it drops it.

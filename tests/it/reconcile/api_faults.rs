@@ -369,3 +369,22 @@ async fn a_status_about_an_older_generation_says_so() {
     let object = arena.ready("app").await;
     assert_eq!(object.data["status"]["observedGeneration"], 2);
 }
+/// F11: another manager that takes one of our annotations back again and again is answered, and not at any speed.
+#[tokio::test]
+async fn a_fight_over_an_annotation_wears_nobody_out() {
+    const FIGHT: Duration = Duration::from_secs(10);
+    let arena = Arena::open("api-fight").await;
+    arena.push("stable", "one").await;
+    arena.deliver("app", arena.spec("stable")).await;
+    let count = || arena.writes()["configmaps"];
+    let (before, start) = (count(), Instant::now());
+    while start.elapsed() < FIGHT {
+        let theirs = json!({ "metadata": { "annotations": { "opcr.io/source": fastrand::u64(..).to_string() } } });
+        arena.patch_config_map("app-bundle", theirs).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let answers = count() - before;
+    println!("{answers} answers");
+    assert!(answers > 0);
+    assert!(answers < 20, "{answers}");
+}

@@ -148,3 +148,17 @@ async fn a_change_that_was_made_immutable_is_reported_and_mended_once_it_is_dele
     arena.ready("app").await;
     assert_eq!(arena.bundle("app").await, bytes("one"));
 }
+
+/// People and garbage collection find the object by this reference. By its UID alone the ConfigMap would still be ours.
+#[tokio::test]
+async fn an_owner_reference_with_another_name_is_put_right() {
+    let arena = Arena::open("ownership-renamed").await;
+    arena.push("1.0.0", "one").await;
+    arena.deliver("app", arena.spec("1.0.0")).await;
+    let mut owners = json!(arena.config_map("app-bundle").await.owner_references());
+    owners[0]["name"] = json!("other");
+    let renamed = json!({ "metadata": { "ownerReferences": owners } });
+    arena.patch_config_map("app-bundle", renamed).await;
+    let named = |found: Option<&ConfigMap>| found.is_some_and(|found| found.owner_references()[0].name == "app");
+    arena.until_config_map("app-bundle", "names its owner", named).await;
+}

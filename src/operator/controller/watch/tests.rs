@@ -15,9 +15,11 @@ use crate::operator::api::spec::{MAX_SPEC_BYTES, UnreadableSpec};
 /// An answer of the API server: a status and a body.
 type Answer = (u16, String);
 
-/// Answers to lists of PolicyImages and of ConfigMaps, in order, and all requests. A watch is started and stays silent.
+/// Answers to lists of PolicyImages and of ConfigMaps, in order, and all requests. A watch gets one of the refusals, or is
+/// started and stays silent.
 #[derive(Clone, Default)]
 struct Server {
+    refusals: Arc<Mutex<VecDeque<Answer>>>,
     policy_images: Arc<Mutex<VecDeque<Answer>>>,
     config_maps: Arc<Mutex<VecDeque<Answer>>>,
     asked: Arc<Mutex<Vec<String>>>,
@@ -31,14 +33,14 @@ impl Server {
             async move {
                 let uri = request.uri().to_string();
                 server.asked.lock().unwrap().push(uri.clone());
-                if uri.contains("watch=true") {
+                let answers = match (uri.contains("watch=true"), uri.contains("configmaps")) {
+                    (true, _) => &server.refusals,
+                    (_, true) => &server.config_maps,
+                    (_, false) => &server.policy_images,
+                };
+                if uri.contains("watch=true") && answers.lock().unwrap().is_empty() {
                     std::future::pending::<()>().await;
                 }
-                let answers = if uri.contains("configmaps") {
-                    &server.config_maps
-                } else {
-                    &server.policy_images
-                };
                 let (status, body) = answers.lock().unwrap().pop_front().unwrap_or((503, String::new()));
                 Response::builder().status(status).body(Body::from(body.into_bytes()))
             }
@@ -315,4 +317,28 @@ async fn a_watch_that_fails_does_not_delay_the_other_and_is_told_after_a_minute(
     tokio::time::sleep(pause::MAXIMUM).await;
     assert_eq!(scope.health.reason(), None, "the list is complete");
     failing.abort();
+}
+
+/// A server may refuse to continue from a version in its response, not only in an event of the watch.
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_is_refused_because_its_version_expired_begins_with_a_list() {
+    let server = Server::default();
+    let lists = [
+        list(&[policy_image("one")], None),
+        list(&[policy_image("one"), policy_image("two")], None),
+    ];
+    server.policy_images.lock().unwrap().extend(lists);
+    let status =
+        json!({ "kind": "Status", "status": "Failure", "code": 410, "reason": "Expired", "message": "too old" });
+    server.refusals.lock().unwrap().push_back((410, status.to_string()));
+    let events = server.scope().policy_images();
+    let two = events.filter(|event| ready(matches!(event, Event::InitDone))).take(2);
+    let listed = tokio::time::timeout(Duration::from_mins(5), two.count()).await;
+    assert_eq!(listed, Ok(2));
+    let asked = server.asked.lock().unwrap();
+    assert_eq!(
+        asked.iter().filter(|uri| !uri.contains("watch=true")).count(),
+        2,
+        "{asked:?}"
+    );
 }

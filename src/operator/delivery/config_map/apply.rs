@@ -14,7 +14,7 @@ use crate::domain::revision::Revision;
 use crate::domain::trust::Verified;
 use crate::operator::api::FIELD_MANAGER;
 use crate::operator::delivery::Cluster;
-use crate::operator::identity::ObjectVersion;
+use crate::operator::identity::{MissingField, ObjectVersion};
 use crate::operator::kube_error::KubeError;
 use crate::operator::received::ConfigMapMetadata;
 use crate::operator::write_gate::WriteGate;
@@ -97,13 +97,10 @@ impl ConfigMapDelivery {
             self.release_fields(gate, &parameters, applied.uid.as_deref()).await?;
             return Err(ApplyError::CreatedByOther(self.name.clone()));
         }
+        let live = LiveConfigMap::of(applied, self).map_err(|source| self.unidentified(source))?;
         Ok(LiveConfigMap {
-            version: self.version(&applied)?,
             content: Some(bundle.value().facts().digest),
-            labels: applied.labels.unwrap_or_default(),
-            annotations: applied.annotations.unwrap_or_default(),
-            removal: None,
-            immutable: false,
+            ..live
         })
     }
 
@@ -121,7 +118,7 @@ impl ConfigMapDelivery {
             ..PatchParams::default()
         };
         let metadata = self.write(gate, &parameters, &Patch::Merge(patch)).await?;
-        self.version(&metadata)
+        ObjectVersion::of(&metadata).map_err(|source| self.unidentified(source))
     }
 
     /// Applies a configuration without any field, which removes all that we own and nothing else. With the UID, because
@@ -149,11 +146,11 @@ impl ConfigMapDelivery {
         Ok(written.map_err(failed)?.metadata)
     }
 
-    fn version(&self, written: &ObjectMeta) -> Result<ObjectVersion, ApplyError> {
-        ObjectVersion::of(written).map_err(|source| ApplyError::Identify {
+    fn unidentified(&self, source: MissingField) -> ApplyError {
+        ApplyError::Identify {
             name: self.name.clone(),
             source,
-        })
+        }
     }
 }
 

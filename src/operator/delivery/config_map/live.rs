@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use serde_json::{Map, Value, json};
 
 use super::target::ConfigMapDelivery;
@@ -26,6 +27,8 @@ pub struct LiveConfigMap {
     pub version: ObjectVersion,
     /// The digest of what the target's key holds; none where the key is missing or others are beside it.
     pub content: Option<Digest>,
+    /// Whether its owner reference names us. People and garbage collection look for the owner by that name.
+    pub names_owner: bool,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// Its annotations.
@@ -42,19 +45,35 @@ impl LiveConfigMap {
     /// # Errors
     /// [`MissingField`].
     pub(super) fn read(config_map: ConfigMap, target: &ConfigMapDelivery) -> Result<Self, MissingField> {
-        let metadata = config_map.metadata;
+        let live = Self::of(config_map.metadata, target)?;
         let binary_data = config_map.binary_data.unwrap_or_default();
         let content = binary_data.get(&target.key).map(|bytes| Digest::of(&bytes.0));
         let foreign = binary_data.keys().filter(|key| **key != target.key);
         let foreign: Map<String, Value> = foreign.map(|key| (key.clone(), Value::Null)).collect();
         let intact = foreign.is_empty() && config_map.data.unwrap_or_default().is_empty();
         Ok(Self {
-            version: ObjectVersion::of(&metadata)?,
             content: content.filter(|_| intact),
             removal: (!intact).then(|| json!({ "data": null, "binaryData": foreign })),
             immutable: config_map.immutable.unwrap_or_default(),
+            ..live
+        })
+    }
+
+    /// What this metadata says of a ConfigMap, seen from `target`, and nothing about its content.
+    ///
+    /// # Errors
+    /// [`MissingField`].
+    pub(super) fn of(metadata: ObjectMeta, target: &ConfigMapDelivery) -> Result<Self, MissingField> {
+        let owner = target.owner_reference();
+        let is_owner = |found: &OwnerReference| (&found.uid, &found.name) == (&owner.uid, &owner.name);
+        Ok(Self {
+            version: ObjectVersion::of(&metadata)?,
+            content: None,
+            names_owner: metadata.owner_references.iter().flatten().any(is_owner),
             labels: metadata.labels.unwrap_or_default(),
             annotations: metadata.annotations.unwrap_or_default(),
+            removal: None,
+            immutable: false,
         })
     }
 
@@ -62,7 +81,8 @@ impl LiveConfigMap {
     /// beside our labels and annotations is theirs.
     #[must_use]
     pub fn holds(&self, target: &ConfigMapDelivery, revision: &Revision, bundle: &Digest) -> bool {
-        self.content.as_ref() == Some(bundle)
+        self.names_owner
+            && self.content.as_ref() == Some(bundle)
             && contains(&self.labels, &target.all_labels())
             && contains(&self.annotations, &target.all_annotations(revision, bundle))
     }

@@ -43,13 +43,7 @@ impl ConfigMapDelivery {
                 "namespace": self.owner.namespace(),
                 "labels": labels,
                 "annotations": annotations,
-                "ownerReferences": [{
-                    "apiVersion": "opcr.io/v1alpha1",
-                    "kind": "PolicyImage",
-                    "name": self.owner.name(),
-                    "uid": self.owner.uid.as_str(),
-                    "controller": true,
-                }],
+                "ownerReferences": [self.owner_reference()],
             },
             "binaryData": { key: STANDARD.encode(bytes) },
         }))

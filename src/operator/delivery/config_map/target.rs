@@ -2,9 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::Resource as _;
+
 use crate::domain::digest::Digest;
 use crate::domain::revision::Revision;
 use crate::operator::api::grammar::is_object_name;
+use crate::operator::api::spec::PolicyImage;
 use crate::operator::api::status::{ConfigMapStatus, DeliveryStatus};
 use crate::operator::api::{BUNDLE_DIGEST_ANNOTATION, FIELD_MANAGER, MANAGED_BY_LABEL, SOURCE_ANNOTATION};
 use crate::operator::identity::ObjectKey;
@@ -63,6 +67,18 @@ impl ConfigMapDelivery {
     #[must_use]
     pub fn is_same_place(&self, other: &Self) -> bool {
         (&self.owner, &self.name, &self.key) == (&other.owner, &other.name, &other.key)
+    }
+
+    /// The reference by which the object owns the ConfigMap.
+    pub(super) fn owner_reference(&self) -> OwnerReference {
+        OwnerReference {
+            api_version: PolicyImage::api_version(&()).into_owned(),
+            kind: PolicyImage::kind(&()).into_owned(),
+            name: self.owner.name().to_owned(),
+            uid: self.owner.uid.as_str().to_owned(),
+            controller: Some(true),
+            block_owner_deletion: None,
+        }
     }
 
     /// The labels of the ConfigMap: the user's and the one that our watch selects by.

@@ -27,6 +27,7 @@ pub(crate) fn delivered_to(name: &str) -> ConfigMapStates {
             resource_version: "7".to_owned(),
         },
         content: None,
+        names_owner: true,
         labels: BTreeMap::new(),
         annotations: BTreeMap::new(),
         removal: None,

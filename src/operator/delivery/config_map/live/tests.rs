@@ -39,6 +39,7 @@ impl Case {
                 resource_version: "7".into(),
             },
             content: Some(bundle),
+            names_owner: true,
             labels: target.all_labels(),
             annotations: target.all_annotations(&revision, &bundle),
             removal: None,
@@ -71,7 +72,8 @@ type Change = fn(&mut Case);
 
 #[test]
 fn each_single_difference_is_delivered() {
-    let differences: [(&str, Change); 8] = [
+    let differences: [(&str, Change); 9] = [
+        ("owner", |case| case.live.names_owner = false),
         ("image", |case| {
             let Revision::Image(image) = &mut case.revision;
             image.digest = Digest::of(b"other");
