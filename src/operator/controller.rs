@@ -38,7 +38,7 @@ use super::slot::{Slot, Slots};
 use crate::pipeline::ports::Ports;
 
 /// Runs under way per slot: a run that waits for a registry needs little but a connection.
-const IN_FLIGHT_PER_SLOT: usize = 8;
+const IN_FLIGHT_PER_SLOT: usize = 4;
 
 /// How soon an object is run again whose run panicked before it could report it.
 const AFTER_PANIC: Duration = Duration::from_mins(1);

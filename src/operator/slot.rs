@@ -39,15 +39,14 @@ impl Slots {
         Self(FairSemaphore::new(count))
     }
 
-    /// Waits for a slot.
+    /// Waits for a slot for a run of `tenant` that starts. Starts have turns of their own: one that waits behind all runs
+    /// of its namespace would delay the starts of every other.
     pub(super) async fn take(&self, tenant: Tenant) -> Slot {
-        let mut slot = Slot {
+        Slot {
             slots: self.clone(),
             tenant,
-            permit: None,
-        };
-        slot.resume().await;
-        slot
+            permit: Some(self.0.acquire(&Tenant::default()).await),
+        }
     }
 }
 

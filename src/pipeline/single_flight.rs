@@ -205,7 +205,7 @@ where
     {
         let usable = |result: &CachedResult<T, E>| match &result.outcome {
             Ok(_) => freshness.permits(result.started),
-            Err(_) => freshness.permits(result.ended),
+            Err(_) => freshness.permits(result.ended) && result.ended.elapsed() <= FAILURE_SHARED_FOR,
         };
         self.get(key, freshness, usable, work).await
     }
@@ -298,7 +298,10 @@ where
                 started,
                 ended: Instant::now(),
             };
-            results.insert(of, result.clone()).await;
+            // Work that began later may have ended earlier, and knows of later changes.
+            let replace = |cached: &CachedResult<T, E>| cached.started <= started;
+            let newest = std::future::ready(result.clone());
+            results.entry(of).or_insert_with_if(newest, replace).await;
             sender.send_replace(Some(result));
         });
         let work = Arc::new(Work {

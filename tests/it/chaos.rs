@@ -24,7 +24,7 @@
 //! | F08 an API server that refuses | `reconcile::api_faults::an_api_server_that_refuses_for_a_minute_makes_the_operator_unready_and_nothing_worse` |
 //! | F09 watches that lie | `reconcile::api_faults::watches_that_lie_change_nothing_for_good` |
 //! | F10 answers from the past | `reconcile::api_faults::an_answer_from_the_past_does_not_roll_back_what_was_published` |
-//! | F11 conflicts and other managers | `reconcile::api_faults::conflicts_are_tried_again_and_told_nobody`, `a_label_of_another_manager_is_kept` |
+//! | F11 conflicts and other managers | `reconcile::api_faults::conflicts_are_tried_again_and_told_nobody`, `a_label_of_another_manager_is_kept`, `a_fight_over_an_annotation_wears_nobody_out` |
 //! | F12 `kill -9` at every write | `reconcile::crash_points` |
 //! | F13, F14 the end of a leader | `leader`, `reconcile::leadership` |
 

@@ -33,6 +33,12 @@ pub enum NetworkError {
         /// What the network reported, without URLs.
         cause: String,
     },
+    /// Too many lookups of names are under way for the tenant: the host was not asked for anything.
+    #[error("'{host}' cannot be reached: too many other names are being looked up, and do not resolve")]
+    TooManyLookups {
+        /// The host.
+        host: String,
+    },
     /// The certificates or the key that were given cannot be used.
     #[error("the TLS settings cannot be used: {cause}")]
     TransportSettings {
@@ -60,6 +66,9 @@ impl NetworkError {
         if find::<RefusedAddress>(error).is_some() {
             return Self::AddressRefused { host };
         }
+        if find::<TooManyLookups>(error).is_some() {
+            return Self::TooManyLookups { host };
+        }
         if let Some(tls) = find::<rustls::Error>(error) {
             return Self::Tls {
                 host,
@@ -81,6 +90,11 @@ impl NetworkError {
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("no address that may be reached")]
 pub(crate) struct RefusedAddress;
+
+/// The share of a tenant in lookups of names is used up.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("too many lookups")]
+pub(crate) struct TooManyLookups;
 
 /// The innermost error of type `T` in the chain. I/O errors hide the error they wrap from [`Error::source`].
 fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {

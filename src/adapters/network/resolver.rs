@@ -7,16 +7,21 @@
 
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use super::egress::EgressPolicy;
-use super::error::RefusedAddress;
+use super::error::{RefusedAddress, TooManyLookups};
 use crate::domain::access::Tenant;
 use crate::pipeline::fair_semaphore::FairSemaphore;
 
 /// Lookups at one time, of the 512 threads that the runtime has for blocking work, and the most of one tenant.
 const LOOKUPS: (usize, usize) = (128, 16);
+
+/// How long a lookup waits for its turn: less than a connection may take, so that a wait of our own is never taken for the
+/// silence of a host.
+const PATIENCE: Duration = Duration::from_secs(4);
 
 /// One limit for the process, as there is one pool of threads.
 static LIMIT: LazyLock<FairSemaphore> = LazyLock::new(|| FairSemaphore::with_share(LOOKUPS.0, LOOKUPS.1));
@@ -43,7 +48,9 @@ impl Resolve for GuardedResolver {
         let policy = Arc::clone(&self.policy);
         let tenant = REQUESTER.try_with(Tenant::clone).unwrap_or_default();
         Box::pin(async move {
-            let permit = LIMIT.acquire(&tenant).await;
+            let permit = tokio::time::timeout(PATIENCE, LIMIT.acquire(&tenant))
+                .await
+                .map_err(|_| TooManyLookups)?;
             let lookup = tokio::task::spawn_blocking(move || {
                 // Until the thread is free again, not until its caller gives up.
                 let _permit = permit;

@@ -14,6 +14,10 @@ impl From<NetworkError> for RegistryError {
             NetworkError::AddressRefused { host } => Self::AddressRefused { host },
             NetworkError::Tls { host, cause } => Self::Tls { host, cause },
             NetworkError::Unreachable { host, cause } => Self::Unreachable { host, cause },
+            NetworkError::TooManyLookups { ref host } => Self::Unreachable {
+                host: host.clone(),
+                cause: "too many other names are being looked up, and do not resolve".to_owned(),
+            },
             NetworkError::TransportSettings { cause } => Self::TransportSettings { cause },
             NetworkError::MissingSystemCertificates => Self::MissingSystemCertificates,
         }

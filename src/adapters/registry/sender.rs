@@ -185,6 +185,8 @@ impl HttpSender {
         let sent = sent.map_err(|error| NetworkError::from_request(&host, &error));
         match &sent {
             Err(error @ NetworkError::Unreachable { .. }) => attempt.failed(error.clone()),
+            // It says nothing about the host.
+            Err(NetworkError::TooManyLookups { .. }) => drop(attempt),
             // A certificate that is not accepted came from a host that answers.
             _ => attempt.answered(),
         }

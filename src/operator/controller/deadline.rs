@@ -28,15 +28,20 @@ impl<'a> Deadline<'a> {
     /// # Errors
     /// That of `work`, [`StepError::DeadlineExceeded`] or [`StepError::Panic`].
     pub(super) async fn guard<T, E: From<StepError>>(&self, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
-        // Boxed, so that the caller's future stays small.
-        let work = AssertUnwindSafe(Box::pin(work)).catch_unwind();
-        match timeout_at(self.at, work).await {
-            Ok(Ok(ended)) => ended,
-            Ok(Err(_)) => {
-                self.metrics.panicked();
-                Err(StepError::Panic.into())
-            }
+        match timeout_at(self.at, self.catch_panic(work)).await {
+            Ok(Some(ended)) => ended,
+            Ok(None) => Err(StepError::Panic.into()),
             Err(_) => Err(StepError::DeadlineExceeded(self.limit).into()),
         }
+    }
+
+    /// `work`, however long it takes; none if it panicked.
+    pub(super) async fn catch_panic<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        // Boxed, so that the caller's future stays small.
+        let ended = AssertUnwindSafe(Box::pin(work)).catch_unwind().await;
+        if ended.is_err() {
+            self.metrics.panicked();
+        }
+        ended.ok()
     }
 }

@@ -13,7 +13,7 @@ use crate::operator::delivery::{Cluster, ConfigMaps};
 use crate::operator::identity::ObjectKey;
 use crate::operator::slot::{Slot, YieldingPipeline};
 use crate::operator::status::StatusWrite;
-use crate::operator::steps::outcome::{Failure, Outcome};
+use crate::operator::steps::outcome::{Failure, LastGoodState, Outcome};
 use crate::operator::steps::{self, RunContext, restore, validate};
 use crate::pipeline::ports::Ports;
 use crate::pipeline::single_flight::Freshness;
@@ -106,7 +106,8 @@ async fn run_steps<P: Ports>(
     match ended {
         Ok(success) => Outcome::Success(Box::new(success)),
         Err(failure) => {
-            let last_good = restore::restore_last_good(plan.as_ref(), &failure.error, run).await;
+            let restored = restore::restore_last_good(plan.as_ref(), &failure.error, run);
+            let last_good = deadline.catch_panic(restored).await.unwrap_or(LastGoodState::Unknown);
             Outcome::Failure(Failure { last_good, ..failure })
         }
     }

@@ -9,8 +9,8 @@ use super::{RunContext, resolve_and_verify};
 use crate::domain::digest::Digest;
 use crate::domain::source::Source;
 use crate::operator::api::spec::PolicyImage;
-use crate::operator::delivery::ConfigMapDelivery;
 use crate::operator::delivery::config_map::{LastGood, Restoration};
+use crate::operator::delivery::{ConfigMapDelivery, Delivery};
 use crate::operator::identity::ObjectKey;
 use crate::pipeline::ports::Ports;
 use crate::pipeline::single_flight::Freshness;
@@ -31,19 +31,21 @@ pub async fn restore_last_good<P: Ports>(
         // run is repeated and observes it again; to restore now could take back what was published.
         return LastGoodState::Unknown;
     }
-    let Some(target) = recorded_target(run.object, run.key) else {
+    let Some(recorded) = recorded_target(run.object, run.key) else {
         return LastGoodState::InPlace;
     };
-    // What we knew was out of date, status perhaps too: what is there may be newer than the last good bundle.
-    if error.is_conflict() {
-        return LastGoodState::Unknown;
-    }
+    // Status may be that of an earlier spec, whose ConfigMap was removed since.
+    let is_newer =
+        |wanted: &&ConfigMapDelivery| wanted.name != recorded.name && run.config_maps.delivered(wanted).is_some();
+    let wanted = plan.iter().flat_map(|plan| &plan.deliveries);
+    let newer = wanted.map(|Delivery::ConfigMap(wanted)| wanted).find(is_newer);
+    let target = newer.unwrap_or(&recorded);
     // One whose file was evicted is as good as none.
     let is_at_hand = |last: &LastGood| last.bundle.value().is_available();
     if let Some(plan) = plan
-        && !run.config_maps.last_good(&target).is_some_and(is_at_hand)
+        && !run.config_maps.last_good(target).is_some_and(is_at_hand)
     {
-        let recovered = timeout(RESTORE_TIMEOUT, recover(&target, plan, run)).await;
+        let recovered = timeout(RESTORE_TIMEOUT, recover(target, plan, run)).await;
         run.pipeline.resume().await;
         if let Ok(Some(last_good)) = recovered {
             run.config_maps.record_last_good(last_good);

@@ -172,3 +172,21 @@ async fn a_panic_is_that_of_its_caller_and_another_does_the_work() {
     assert!(panicked.is_err());
     assert_eq!(result.outcome, Ok(1));
 }
+
+#[tokio::test]
+async fn a_result_that_began_later_is_not_replaced_by_one_that_ended_later() {
+    let shared = shared();
+    let value = |value, delay| async move {
+        tokio::time::sleep(Duration::from_millis(delay)).await;
+        Ok(value)
+    };
+    let slow = shared.get_fresh("tag", Freshness::recent(), || value(1, 40));
+    let new = async {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        shared.get_fresh("tag", Freshness::New, || value(2, 0)).await
+    };
+    let (slow, new) = tokio::join!(slow, new);
+    assert_eq!((slow.outcome, new.outcome), (Ok(1), Ok(2)));
+    let cached = shared.get_fresh("tag", Freshness::recent(), || value(3, 0)).await;
+    assert_eq!(cached.outcome, Ok(2));
+}

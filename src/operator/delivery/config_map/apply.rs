@@ -55,6 +55,8 @@ impl ConfigMapDelivery {
         bundle: &Verified<Bundle>,
         observed: &Observed,
     ) -> Result<(), ApplyError> {
+        // Before the write, because the deadline can end it anywhere.
+        states.attempt(self, bundle.value().facts().digest);
         let applied = self.apply_to(observed, cluster.gate, revision, bundle).await;
         match applied {
             Ok(live) => {
@@ -63,7 +65,11 @@ impl ConfigMapDelivery {
             }
             Err(error) => {
                 if error.is_conflict() {
-                    states.forget_applied(self);
+                    states.mark_outdated(self);
+                }
+                // The response to a write may be an error although it took effect: a conflict, too, if it was repeated.
+                if !matches!(error, ApplyError::Write(_)) {
+                    states.forget_attempt(self);
                 }
                 Err(error)
             }

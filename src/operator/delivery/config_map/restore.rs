@@ -41,6 +41,11 @@ impl ConfigMapDelivery {
         };
         let last = states.last_good(self).cloned();
         let expected = last.as_ref().map(LastGood::digest).or(reported);
+        let content = live.as_ref().and_then(|live| live.content);
+        if content != expected && content.is_some_and(|content| states.may_hold(self, &content)) {
+            // Verified, and newer than the last good bundle. The next run finds it in place.
+            return Restoration::Undetermined;
+        }
         let serving = live
             .clone()
             .filter(|live| live.content.is_some() && live.content == expected);

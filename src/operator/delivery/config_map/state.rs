@@ -17,12 +17,14 @@ pub struct ConfigMapStates(Vec<ConfigMapState>);
 #[derive(Debug, Clone)]
 struct ConfigMapState {
     name: String,
-    /// The ConfigMap as we left it; none where another client has changed it since, as far as we know.
+    /// The ConfigMap as we left it.
     applied: Option<AppliedConfigMap>,
     /// The bundle that was delivered last, to be delivered again where another client removes it.
     last_good: Option<LastGood>,
     /// The digest of the revision that a run of this process found or put there.
     delivered: Option<Digest>,
+    /// The bundle of a write that may have taken effect, as far as its response told.
+    attempted: Option<Digest>,
 }
 
 /// A ConfigMap as we left it.
@@ -32,6 +34,8 @@ pub(super) struct AppliedConfigMap {
     pub key: String,
     /// The version we left.
     pub live: LiveConfigMap,
+    /// Whether another client has changed it since.
+    pub is_outdated: bool,
 }
 
 /// What was delivered last, with all that is needed to deliver it again.
@@ -60,7 +64,7 @@ impl ConfigMapStates {
     pub fn is_intact(&self, shows: impl Fn(&str, &ObjectVersion) -> bool) -> bool {
         let applied = |state: &ConfigMapState| {
             let applied = state.applied.as_ref();
-            applied.is_none_or(|applied| shows(&state.name, &applied.live.version))
+            applied.is_none_or(|applied| !applied.is_outdated && shows(&state.name, &applied.live.version))
         };
         self.0.iter().all(applied)
     }
@@ -69,7 +73,7 @@ impl ConfigMapStates {
     pub(super) fn applied(&self, target: &ConfigMapDelivery) -> Option<&LiveConfigMap> {
         let applied = self.of(target)?.applied.as_ref();
         applied
-            .filter(|applied| applied.key == target.key)
+            .filter(|applied| applied.key == target.key && !applied.is_outdated)
             .map(|applied| &applied.live)
     }
 
@@ -89,17 +93,44 @@ impl ConfigMapStates {
     /// Remembers how `target` was left.
     pub(super) fn record(&mut self, target: &ConfigMapDelivery, live: LiveConfigMap) {
         let key = target.key.clone();
-        self.entry(target).applied = Some(AppliedConfigMap { key, live });
+        let is_outdated = false;
+        let state = self.entry(target);
+        state.applied = Some(AppliedConfigMap { key, live, is_outdated });
+        state.attempted = None;
     }
 
-    /// Forgets how `target` was left: another client has changed it.
-    pub(super) fn forget_applied(&mut self, target: &ConfigMapDelivery) {
-        self.entry(target).applied = None;
+    /// Remembers that another client has changed `target` since we left it.
+    pub(super) fn mark_outdated(&mut self, target: &ConfigMapDelivery) {
+        if let Some(applied) = &mut self.entry(target).applied {
+            applied.is_outdated = true;
+        }
     }
 
-    /// Remembers that `target` holds the bundle of `revision`.
+    /// Remembers that `target` holds the bundle of `revision`. Another one is not the last good bundle any more: a write
+    /// may have taken effect whose response was an error.
     pub(super) fn record_revision(&mut self, target: &ConfigMapDelivery, revision: &Revision) {
-        self.entry(target).delivered = Some(*revision.digest());
+        let state = self.entry(target);
+        state.delivered = Some(*revision.digest());
+        state
+            .last_good
+            .take_if(|last| last.revision.digest() != revision.digest());
+    }
+
+    /// Remembers that `bundle` is about to be written to `target`. Until the response says what became of it, what is
+    /// there may be the last good bundle or this one.
+    pub(super) fn attempt(&mut self, target: &ConfigMapDelivery, bundle: Digest) {
+        self.entry(target).attempted = Some(bundle);
+    }
+
+    /// Forgets an attempt that had no effect.
+    pub(super) fn forget_attempt(&mut self, target: &ConfigMapDelivery) {
+        self.entry(target).attempted = None;
+    }
+
+    /// Whether a write of `bundle` to `target` may have taken effect without our knowing.
+    pub(super) fn may_hold(&self, target: &ConfigMapDelivery, bundle: &Digest) -> bool {
+        self.of(target)
+            .is_some_and(|state| state.attempted.as_ref() == Some(bundle))
     }
 
     /// Remembers what can be delivered again.
@@ -157,6 +188,7 @@ impl ConfigMapStates {
                 applied: None,
                 last_good: None,
                 delivered: None,
+                attempted: None,
             });
             self.0.len() - 1
         });

@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use http::{Method, Request, Response};
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -26,7 +27,8 @@ use crate::operator::identity::ObjectKey;
 use crate::operator::received::{MetadataOnly, Received};
 use crate::operator::slot::{Slots, YieldingPipeline};
 use crate::operator::steps::carry_out;
-use crate::operator::steps::outcome::{Failure, Success};
+use crate::operator::steps::outcome::{Failure, LastGoodState, StepError, Success};
+use crate::operator::steps::restore::restore_last_good;
 use crate::operator::steps::validate::Plan;
 use crate::operator::write_gate::WriteGate;
 use crate::pipeline::Pipeline;
@@ -43,6 +45,8 @@ struct Server {
     version: u64,
     /// The next request of this method meets a conflict.
     conflict: Option<Method>,
+    /// The next write takes effect, and its response is an error.
+    loses_response: bool,
     /// Method and name of each request.
     requests: Vec<String>,
 }
@@ -74,6 +78,9 @@ impl Server {
         applied["metadata"]["resourceVersion"] = json!(self.version.to_string());
         applied["metadata"]["managedFields"] = json!([{ "manager": "policy-operator" }]);
         self.config_maps.insert(name.to_owned(), applied.clone());
+        if std::mem::take(&mut self.loses_response) {
+            return failure(503, "ServiceUnavailable");
+        }
         (200, applied)
     }
 }
@@ -85,6 +92,7 @@ struct World {
     watched: (Store<ConfigMapMetadata>, reflector::store::Writer<ConfigMapMetadata>),
     pipeline: Pipeline<InMemoryRegistry>,
     image: String,
+    newer_image: String,
     /// The label that the spec asks for.
     label: &'static str,
     states: ConfigMapStates,
@@ -107,7 +115,8 @@ impl World {
             }
         });
         let registry = InMemoryRegistry::default();
-        let image = push(&registry);
+        let image = push(&registry, &Tar::policy().gzip());
+        let newer_image = push(&registry, &Tar::policy().file("newer.rego", b"package newer").gzip());
         let observer: Arc<dyn CacheObserver> = Arc::new(());
         Self {
             server,
@@ -115,6 +124,7 @@ impl World {
             watched: reflector::store(),
             pipeline: Pipeline::new(registry, Limits::default(), &observer),
             image,
+            newer_image,
             label: "first",
             states: ConfigMapStates::default(),
         }
@@ -122,7 +132,31 @@ impl World {
 
     /// Carries out a plan that delivers to `names`. Status says that a run has delivered to the ConfigMap `recorded`.
     async fn run(&mut self, names: &[&str], recorded: &str) -> Result<Success, Failure> {
-        let status = json!({ "delivery": { "configMap": { "name": recorded, "key": "bundle.tar.gz" } } });
+        self.in_run(names, recorded, async |plan, run| {
+            carry_out(plan, Freshness::New, run).await
+        })
+        .await
+    }
+
+    /// What a run does that fails for want of a registry. It wants `name`, and status says `one`.
+    async fn fail(&mut self, name: &str) -> LastGoodState {
+        let error = StepError::DeadlineExceeded(Duration::from_secs(1));
+        self.in_run(&[name], "one", async |plan, run| {
+            restore_last_good(Some(plan), &error, run).await
+        })
+        .await
+    }
+
+    /// `steps` of a run.
+    async fn in_run<T>(
+        &mut self,
+        names: &[&str],
+        recorded: &str,
+        steps: impl AsyncFnOnce(&Plan, &mut RunContext<'_, InMemoryRegistry>) -> T,
+    ) -> T {
+        let bundle = json!({ "digest": "none", "size": 1, "revision": "", "roots": [] });
+        let status =
+            json!({ "bundle": bundle, "delivery": { "configMap": { "name": recorded, "key": "bundle.tar.gz" } } });
         let object: PolicyImage = serde_json::from_value(json!({
             "apiVersion": "opcr.io/v1alpha1", "kind": "PolicyImage",
             "metadata": { "name": "authz", "namespace": "acme", "uid": "1" },
@@ -150,7 +184,7 @@ impl World {
             pipeline: YieldingPipeline::new(&self.pipeline, &mut slot),
             config_maps: &mut self.states,
         };
-        carry_out(&plan, Freshness::New, &mut run).await
+        steps(&plan, &mut run).await
     }
 
     /// Lets the watch show what there is.
@@ -177,10 +211,9 @@ impl World {
 }
 
 /// Pushes a policy image, and returns its name with the digest.
-fn push(registry: &InMemoryRegistry) -> String {
+fn push(registry: &InMemoryRegistry, bytes: &[u8]) -> String {
     let repository = revision(b"").repository;
-    let bytes = Tar::policy().gzip();
-    let digest = registry.put_blob(&repository, &bytes);
+    let digest = registry.put_blob(&repository, bytes);
     let manifest = json!({
         "schemaVersion": 2, "mediaType": OCI_MANIFEST,
         "layers": [{ "mediaType": BUNDLE_LAYER, "digest": digest, "size": bytes.len() }],
@@ -235,4 +268,50 @@ async fn a_conflict_while_a_previous_config_map_is_removed_is_one_too() {
     assert!(failure.error.is_conflict(), "{}", failure.error);
     world.run(&["two"], "one").await.unwrap();
     assert_eq!(world.names(), ["two"]);
+}
+
+/// The newer bundle is there, and nobody told us.
+#[tokio::test]
+async fn a_write_that_took_effect_although_its_response_was_an_error_is_not_undone() {
+    let mut world = World::new();
+    world.run(&["one"], "one").await.unwrap();
+    world.show();
+    world.image = world.newer_image.clone();
+    world.server.lock().unwrap().loses_response = true;
+    world.run(&["one"], "one").await.unwrap_err();
+    let newer = world.server.lock().unwrap().config_maps["one"].clone();
+    world.show();
+    assert_eq!(world.fail("one").await, LastGoodState::Unknown);
+    assert_eq!(world.server.lock().unwrap().config_maps["one"], newer);
+    // Once it is found in place, it is the last good bundle.
+    world.run(&["one"], "one").await.unwrap();
+    assert_ne!(world.fail("one").await, LastGoodState::Missing);
+    assert_eq!(world.server.lock().unwrap().config_maps["one"], newer);
+}
+
+#[tokio::test]
+async fn a_config_map_that_another_client_changed_during_its_restoration_is_not_intact() {
+    let mut world = World::new();
+    world.run(&["one"], "one").await.unwrap();
+    world.show();
+    world.server.lock().unwrap().config_maps.get_mut("one").unwrap()["binaryData"] = json!({});
+    world.server.lock().unwrap().config_maps.get_mut("one").unwrap()["metadata"]["resourceVersion"] = json!("99");
+    world.show();
+    world.conflict_with(Method::PATCH);
+    assert_eq!(world.fail("one").await, LastGoodState::Missing);
+    assert!(!world.states.is_intact(|_, _| true));
+    assert_eq!(world.fail("one").await, LastGoodState::InPlace);
+}
+
+/// Its status could not be written.
+#[tokio::test]
+async fn the_config_map_of_an_earlier_spec_does_not_come_back() {
+    let mut world = World::new();
+    world.run(&["one"], "one").await.unwrap();
+    world.run(&["two"], "one").await.unwrap();
+    assert_eq!(world.fail("two").await, LastGoodState::InPlace);
+    assert_eq!(world.names(), ["two"]);
+    world.server.lock().unwrap().config_maps.clear();
+    assert_eq!(world.fail("two").await, LastGoodState::InPlace);
+    assert_eq!(world.names(), ["two"], "restored where it is wanted now");
 }
