@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::api::events::v1::Event;
-use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt as _};
 use policy_operator_harness::cluster::{AuditEntry, ControlPlane};
 use policy_operator_harness::image::{Bundle, PolicyImage, Pushed};
@@ -131,6 +131,24 @@ impl Arena {
             .expect("patched")
     }
 
+    /// Points an object at another tag.
+    async fn follow(&self, name: &str, tag: &str) {
+        let spec = self.spec(tag);
+        self.patch(name, json!({ "spec": { "image": spec["image"] } })).await;
+    }
+
+    /// Merges `status` into the status of an object, as whoever may write it can.
+    async fn patch_status(&self, name: &str, status: Value) {
+        let (parameters, patch) = (PatchParams::default(), Patch::Merge(status));
+        let patched = self.images().patch_status(name, &parameters, &patch).await;
+        patched.expect("patched");
+    }
+
+    async fn delete_config_map(&self, name: &str) {
+        let deleted = self.config_maps().delete(name, &DeleteParams::default()).await;
+        deleted.expect("deleted");
+    }
+
     async fn patch_config_map(&self, name: &str, patch: Value) -> ConfigMap {
         let parameters = PatchParams::default();
         self.config_maps()
@@ -176,6 +194,12 @@ impl Arena {
             status_of(object, "Ready") == Some("False") && condition(object, "Ready").reason == reason
         };
         self.until(name, reason, refused).await
+    }
+
+    /// Waits until status says that what was delivered is not there any more.
+    async fn not_delivered(&self, name: &str) -> DynamicObject {
+        let lost = |object: &DynamicObject| status_of(object, "Delivered") == Some("False");
+        self.until(name, "is not delivered", lost).await
     }
 
     /// Waits until `digest` is what an object delivers.

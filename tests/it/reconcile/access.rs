@@ -18,12 +18,8 @@ async fn delivered(arena: &Arena, registry: &Endpoint, more: &Value) {
     assert_eq!(arena.bundle("app").await, bytes("one"));
 }
 
-#[rstest]
-#[case::pull_secret(json!({ "imagePullSecrets": [{ "name": "pull" }] }))]
-#[case::service_account(json!({ "serviceAccountName": "default" }))]
-#[tokio::test]
-async fn a_token_is_fetched_with_the_credentials_of_a_pull_secret(#[case] by: Value) {
-    let arena = Arena::open("access-token").await;
+/// A registry that gives tokens to alice, and to nobody else.
+pub(super) async fn token_registry() -> InProcess {
     let alice = Credentials {
         user: "alice".into(),
         password: "wonderland".into(),
@@ -32,7 +28,16 @@ async fn a_token_is_fetched_with_the_credentials_of_a_pull_secret(#[case] by: Va
         token_user: Some(alice),
         ..InProcessOptions::default()
     };
-    let registry = InProcess::start(options).await.expect("registry");
+    InProcess::start(options).await.expect("registry")
+}
+
+#[rstest]
+#[case::pull_secret(json!({ "imagePullSecrets": [{ "name": "pull" }] }))]
+#[case::service_account(json!({ "serviceAccountName": "default" }))]
+#[tokio::test]
+async fn a_token_is_fetched_with_the_credentials_of_a_pull_secret(#[case] by: Value) {
+    let arena = Arena::open("access-token").await;
+    let registry = token_registry().await;
     let config = docker_config(registry.host(), "alice", "wonderland");
     arena.create_secret("pull", ".dockerconfigjson", &config).await;
     let account = json!({ "imagePullSecrets": [{ "name": "pull" }] });

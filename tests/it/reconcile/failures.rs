@@ -25,10 +25,11 @@ pub(super) fn docker_config(host: &str, user: &str, password: &str) -> String {
     json!({ "auths": { host: { "auth": auth } } }).to_string()
 }
 
-async fn locked_registry() -> Distribution {
+/// A registry that asks for the password of alice.
+pub(super) async fn locked_registry(password: &str) -> Distribution {
     let credentials = Some(Credentials {
         user: "alice".into(),
-        password: "wonderland".into(),
+        password: password.into(),
     });
     Distribution::start(DistributionOptions {
         credentials,
@@ -174,7 +175,7 @@ async fn create_references(arena: &Arena, locked: &Distribution) {
 #[tokio::test]
 async fn every_failure_has_its_name_and_leaves_the_last_good_policy_as_it_is() {
     let arena = Arena::open("failures").await;
-    let (locked, responder) = (locked_registry().await, Responder::start().await);
+    let (locked, responder) = (locked_registry("wonderland").await, Responder::start().await);
     let good = arena.push("1.0.0", "one").await;
     create_references(&arena, &locked).await;
     let mut cases = bad_registries(&arena, &locked, &responder);

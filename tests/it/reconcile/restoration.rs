@@ -12,10 +12,7 @@ async fn failing(name: &str) -> Arena {
     let arena = Arena::open(name).await;
     arena.push("1.0.0", "one").await;
     arena.deliver("app", arena.spec("1.0.0")).await;
-    let elsewhere = arena.spec("9.9.9");
-    arena
-        .patch("app", json!({ "spec": { "image": elsewhere["image"] } }))
-        .await;
+    arena.follow("app", "9.9.9").await;
     let object = arena.not_ready("app", "ImageNotFound").await;
     assert_eq!(condition(&object, "Delivered").status, "True");
     arena
@@ -24,12 +21,7 @@ async fn failing(name: &str) -> Arena {
 #[tokio::test]
 async fn what_is_deleted_while_runs_fail_comes_back() {
     let arena = failing("hold-deleted").await;
-    let delete = DeleteParams::default();
-    arena
-        .config_maps()
-        .delete("app-bundle", &delete)
-        .await
-        .expect("deleted");
+    arena.delete_config_map("app-bundle").await;
     arena
         .until_config_map("app-bundle", "is back", |found| found.is_some())
         .await;
@@ -55,9 +47,7 @@ async fn what_is_deleted_comes_back_although_its_file_was_evicted() {
     let arena = failing("hold-evicted").await;
     let blobs = arena.operator.directory().file("cache/blobs");
     std::fs::remove_dir_all(&blobs).expect("evicted");
-    let delete = DeleteParams::default();
-    let deleted = arena.config_maps().delete("app-bundle", &delete).await;
-    deleted.expect("deleted");
+    arena.delete_config_map("app-bundle").await;
     arena
         .until_config_map("app-bundle", "is back", |found| found.is_some())
         .await;
@@ -69,12 +59,7 @@ async fn what_is_deleted_comes_back_although_its_file_was_evicted() {
 async fn what_is_deleted_after_a_restart_comes_back_from_the_registry() {
     let mut arena = failing("hold-restarted").await;
     arena.operator.process().stop().await.expect("stopped");
-    let delete = DeleteParams::default();
-    arena
-        .config_maps()
-        .delete("app-bundle", &delete)
-        .await
-        .expect("deleted");
+    arena.delete_config_map("app-bundle").await;
     arena.restart().await;
     arena
         .until_config_map("app-bundle", "is back", |found| found.is_some())
@@ -101,13 +86,8 @@ async fn what_a_deleted_key_admitted_is_not_put_back() {
     // A change of the spec asks for a run, which meets the absent key.
     arena.patch("app", json!({ "spec": { "interval": "7m" } })).await;
     arena.not_ready("app", "ReferenceNotFound").await;
-    arena
-        .config_maps()
-        .delete("app-bundle", &delete)
-        .await
-        .expect("deleted");
-    let lost = |object: &_| super::status_of(object, "Delivered") == Some("False");
-    arena.until("app", "is not delivered", lost).await;
+    arena.delete_config_map("app-bundle").await;
+    arena.not_delivered("app").await;
     assert!(arena.config_maps().get_opt("app-bundle").await.expect("read").is_none());
 }
 
@@ -119,12 +99,7 @@ async fn what_a_deleted_key_admitted_is_not_put_back() {
 async fn what_the_policy_of_now_does_not_admit_is_not_put_back(#[case] name: &str, #[case] key_exists: bool) {
     let mut arena = failing(name).await;
     arena.operator.process().stop().await.expect("stopped");
-    let delete = DeleteParams::default();
-    arena
-        .config_maps()
-        .delete("app-bundle", &delete)
-        .await
-        .expect("deleted");
+    arena.delete_config_map("app-bundle").await;
     if key_exists {
         let keys = Keys::generate(Kind::P256).await.expect("keys");
         arena.create_secret("key", "cosign.pub", &keys.public_pem).await;
@@ -133,8 +108,7 @@ async fn what_the_policy_of_now_does_not_admit_is_not_put_back(#[case] name: &st
     let verify = json!({ "authorities": [{ "name": "release", "key": key }] });
     arena.patch("app", json!({ "spec": { "verify": verify } })).await;
     arena.restart().await;
-    let lost = |object: &_| super::status_of(object, "Delivered") == Some("False");
-    let object = arena.until("app", "is not delivered", lost).await;
+    let object = arena.not_delivered("app").await;
     assert!(arena.config_maps().get_opt("app-bundle").await.expect("read").is_none());
     assert!(condition(&object, "Delivered").message.contains("cannot be restored"));
 }

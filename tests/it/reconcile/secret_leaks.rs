@@ -4,10 +4,9 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{Api, ListParams};
-use policy_operator_harness::registry::{Credentials, Distribution, DistributionOptions};
 use serde_json::{Value, json};
 
-use super::failures::docker_config;
+use super::failures::{docker_config, locked_registry};
 use super::responder::Responder;
 use super::tenancy::key_in;
 use super::{Arena, REPOSITORY, bytes, push, spec, with};
@@ -74,15 +73,7 @@ async fn readable(arena: &Arena) -> [(&'static str, String); 4] {
 #[tokio::test]
 async fn no_credential_is_repeated_whatever_fails_and_however_much_is_logged() {
     let arena = Arena::with("canary", &["--log-level", "trace"]).await;
-    let credentials = Some(Credentials {
-        user: "alice".into(),
-        password: CANARY.into(),
-    });
-    let options = DistributionOptions {
-        credentials,
-        ..DistributionOptions::default()
-    };
-    let registry = Distribution::start(options).await.expect("registry");
+    let registry = locked_registry(CANARY).await;
     push(registry.endpoint(), "1.0.0", "one").await;
     let responder = Responder::start().await;
     create_secrets(&arena, registry.host(), responder.host()).await;

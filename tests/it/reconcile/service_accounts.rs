@@ -3,9 +3,9 @@
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::api::{Api, PostParams};
 use policy_operator_harness::object;
-use policy_operator_harness::registry::{Credentials, InProcess, InProcessOptions};
 use serde_json::json;
 
+use super::access::token_registry;
 use super::failures::docker_config;
 use super::{Arena, REPOSITORY, bytes, condition, push, spec, with};
 
@@ -15,15 +15,7 @@ use super::{Arena, REPOSITORY, bytes, condition, push, spec, with};
 async fn a_hostile_service_account_fails_at_most_the_objects_that_name_it() {
     let arena = Arena::open("service-accounts").await;
     arena.push("1.0.0", "one").await;
-    let alice = Credentials {
-        user: "alice".into(),
-        password: "wonderland".into(),
-    };
-    let options = InProcessOptions {
-        token_user: Some(alice),
-        ..InProcessOptions::default()
-    };
-    let registry = InProcess::start(options).await.expect("registry");
+    let registry = token_registry().await;
     push(registry.endpoint(), "1.0.0", "one").await;
     let config = docker_config(registry.host(), "alice", "wonderland");
     arena.create_secret("pull", ".dockerconfigjson", &config).await;

@@ -8,12 +8,11 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use policy_operator_harness::cluster::ControlPlane;
 use policy_operator_harness::operator::{Operator, OperatorOptions};
-use policy_operator_harness::registry::{Credentials, Distribution, DistributionOptions};
 use policy_operator_harness::wait;
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use super::failures::docker_config;
+use super::failures::{docker_config, locked_registry};
 use super::{
     Arena, LIMIT, PAUSE, REPOSITORY, binary, bundle_in, bytes, condition, manifest, metrics, push, spec, with,
 };
@@ -250,15 +249,7 @@ async fn a_delivered_config_map_is_restored_whatever_its_managed_fields_hold() {
 async fn a_secret_that_no_client_can_read_is_read_for_its_value_and_never_logged() {
     const CANARY: &str = "canary-51e9d0";
     let arena = Arena::with("sight-secret", &["--log-level", "trace"]).await;
-    let credentials = Some(Credentials {
-        user: "alice".into(),
-        password: CANARY.into(),
-    });
-    let options = DistributionOptions {
-        credentials,
-        ..DistributionOptions::default()
-    };
-    let registry = Distribution::start(options).await.expect("registry");
+    let registry = locked_registry(CANARY).await;
     push(registry.endpoint(), "1.0.0", "one").await;
     arena
         .create_secret(

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use kube::ResourceExt as _;
-use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
 use super::{Arena, bundle_in, bytes, condition, status_of, with};
@@ -23,12 +22,7 @@ async fn a_bundle_that_status_and_annotations_vouch_for_is_replaced_by_the_verif
     });
     arena.patch_config_map("app-bundle", planted).await;
     let status = json!({ "status": { "bundle": { "digest": digest } } });
-    let parameters = PatchParams::default();
-    let images = arena.images();
-    images
-        .patch_status("app", &parameters, &Patch::Merge(status))
-        .await
-        .expect("patched");
+    arena.patch_status("app", status).await;
 
     arena.restart().await;
     arena
@@ -45,8 +39,7 @@ async fn an_older_bundle_that_status_names_is_not_put_in_place_of_the_one_that_w
     arena.push("1.0.0", "one").await;
     let older = arena.deliver("app", arena.spec("1.0.0")).await;
     let newer = arena.push("2.0.0", "two").await;
-    let image = |arena: &Arena, tag: &str| json!({ "spec": { "image": arena.spec(tag)["image"] } });
-    arena.patch("app", image(&arena, "2.0.0")).await;
+    arena.follow("app", "2.0.0").await;
     arena.delivers("app", &newer.digest).await;
     arena.restart().await;
     arena.run_again("app").await;
@@ -54,13 +47,8 @@ async fn an_older_bundle_that_status_names_is_not_put_in_place_of_the_one_that_w
     let status = json!({ "status": {
         "source": older.data["status"]["source"], "bundle": older.data["status"]["bundle"],
     } });
-    let parameters = PatchParams::default();
-    let images = arena.images();
-    images
-        .patch_status("app", &parameters, &Patch::Merge(status))
-        .await
-        .expect("patched");
-    arena.patch("app", image(&arena, "9.9.9")).await;
+    arena.patch_status("app", status).await;
+    arena.follow("app", "9.9.9").await;
     arena.not_ready("app", "ImageNotFound").await;
     assert_eq!(arena.bundle("app").await, bytes("two"));
 }
@@ -146,10 +134,7 @@ async fn a_label_that_is_removed_while_runs_fail_comes_back() {
     let arena = Arena::open("truth-unlabelled").await;
     arena.push("1.0.0", "one").await;
     arena.deliver("app", arena.spec("1.0.0")).await;
-    let elsewhere = arena.spec("9.9.9");
-    arena
-        .patch("app", json!({ "spec": { "image": elsewhere["image"] } }))
-        .await;
+    arena.follow("app", "9.9.9").await;
     arena.not_ready("app", "ImageNotFound").await;
     let label = "app.kubernetes.io/managed-by";
     arena

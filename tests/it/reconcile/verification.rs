@@ -1,6 +1,6 @@
 //! What is delivered is signed as the spec asks, whatever the registry does.
 
-use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::api::{Patch, PatchParams};
 use policy_operator_harness::cosign::{Format, Keys, Kind, sign};
 use policy_operator_harness::registry::{Distribution, DistributionOptions, Endpoint};
 use rstest::rstest;
@@ -192,14 +192,8 @@ async fn what_only_a_removed_key_verified_is_not_restored() {
     arena.patch("app", json!({ "spec": spec })).await;
     arena.not_ready("app", "ImageNotFound").await;
     assert_eq!(arena.bundle("app").await, bytes("one"), "nobody took it away yet");
-    let delete = DeleteParams::default();
-    arena
-        .config_maps()
-        .delete("app-bundle", &delete)
-        .await
-        .expect("deleted");
-    let lost = |object: &_| super::status_of(object, "Delivered") == Some("False");
-    arena.until("app", "is not delivered", lost).await;
+    arena.delete_config_map("app-bundle").await;
+    arena.not_delivered("app").await;
     let found = arena.config_maps().get_opt("app-bundle").await.expect("answer");
     assert_eq!(found, None);
 }
