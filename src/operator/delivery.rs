@@ -104,6 +104,13 @@ impl OutdatedDelivery<'_> {
     }
 }
 
+/// Remembers where status has `recorded` the bundle of `owner`, which a process that has just started does not know.
+pub(super) fn expect_previous(owner: &ObjectKey, recorded: Option<&DeliveryStatus>, states: &mut ConfigMapStates) {
+    if let Some(target) = recorded.and_then(|status| ConfigMapDelivery::recorded(owner.clone(), status)) {
+        states.expect(&target);
+    }
+}
+
 /// Removes what is left of `owner` at places that are none of `deliveries` any more: where status has `recorded` the
 /// bundle, and where this process put it, if status could not be written since.
 ///

@@ -169,6 +169,8 @@ struct Metadata {
 struct Manager {
     #[serde(default)]
     manager: Value,
+    #[serde(default)]
+    operation: Value,
 }
 
 impl From<Metadata> for ObjectMeta {
@@ -179,6 +181,7 @@ impl From<Metadata> for ObjectMeta {
             .flatten()
             .map(|entry| ManagedFieldsEntry {
                 manager: text(entry.manager),
+                operation: text(entry.operation),
                 ..ManagedFieldsEntry::default()
             });
         Self {

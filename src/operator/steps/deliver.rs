@@ -4,7 +4,7 @@ use super::RunContext;
 use super::outcome::{StepError, VerifiedPlan};
 use crate::domain::digest::Digest;
 use crate::operator::api::status::PolicyImageStatus;
-use crate::operator::delivery::prune_previous;
+use crate::operator::delivery::{expect_previous, prune_previous};
 use crate::pipeline::acquire::BundleSummary;
 use crate::pipeline::ports::Ports;
 
@@ -29,6 +29,8 @@ pub(super) async fn deliver<P: Ports>(
     let manifest = run.pipeline.open(&plan.source, verified).await?;
     let wanted = manifest.value().bundle.digest;
     let status = run.object.status.as_ref();
+    let recorded = status.and_then(|status| status.delivery.as_ref());
+    expect_previous(run.key, recorded, run.config_maps);
     let mut summary = None;
     for delivery in &plan.deliveries {
         let outdated = delivery
@@ -45,7 +47,6 @@ pub(super) async fn deliver<P: Ports>(
             summary = Some(acquired.summary());
         }
     }
-    let recorded = status.and_then(|status| status.delivery.as_ref());
     prune_previous(run.cluster, run.key, &plan.deliveries, recorded, run.config_maps).await?;
     if summary.is_none() && reported(status) != Some(wanted) {
         let acquired = run

@@ -280,7 +280,7 @@ async fn an_answer_from_the_past_does_not_roll_back_what_was_published() {
     );
 }
 
-/// F11: every second patch is refused as a conflict: of the ConfigMap, or of the status.
+/// F11: every second write is refused as a conflict: of the ConfigMap, or of the status.
 #[tokio::test]
 async fn conflicts_are_tried_again_and_told_nobody() {
     const OBJECTS: usize = 4;
@@ -288,12 +288,16 @@ async fn conflicts_are_tried_again_and_told_nobody() {
     let counts: Mutex<BTreeMap<String, usize>> = Mutex::default();
     proxy.requests(move |asked| {
         let of_status = asked.path.ends_with("/status");
-        let refused = ["app-0", "app-2"].iter().any(|name| asked.path.contains(name)) != of_status;
-        if asked.method != http::Method::PATCH || !refused {
+        // What is created is named in the body.
+        let (path, body) = (&asked.path, String::from_utf8_lossy(&asked.body));
+        let is_about = |name: &&str| path.contains(name) || asked.concerns("configmaps") && body.contains(name);
+        let about = ["app-0", "app-1", "app-2", "app-3"].into_iter().find(is_about);
+        let refused = about.is_some_and(|name| ["app-0", "app-2"].contains(&name) != of_status);
+        if !asked.is_write() || asked.concerns("events") || !refused {
             return Reply::Pass;
         }
         let mut counts = counts.lock().expect("no panic");
-        let count = counts.entry(asked.path.clone()).or_default();
+        let count = counts.entry(format!("{} {about:?}", asked.method)).or_default();
         *count += 1;
         if *count % 2 == 1 {
             Reply::failure(409, "Conflict")

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use http::Method;
 use kube::ResourceExt as _;
 use kube::api::ListParams;
 use policy_operator_harness::api_proxy::{ApiRequest, Reply};
@@ -78,8 +79,9 @@ async fn crash(world: &mut Proxied, work: Work, number: usize, when: &str, reply
 }
 
 fn writes_about(asked: &ApiRequest, name: &str) -> bool {
-    let is_event = || asked.concerns("events") && String::from_utf8_lossy(&asked.body).contains(name);
-    asked.is_write() && (asked.path.contains(name) || is_event())
+    // What is created is named in the body.
+    let is_creation = || asked.method == Method::POST && String::from_utf8_lossy(&asked.body).contains(name);
+    asked.is_write() && (asked.path.contains(name) || is_creation())
 }
 
 /// The ConfigMaps that were made for an object, and what they hold.

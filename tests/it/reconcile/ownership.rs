@@ -2,7 +2,6 @@
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt as _;
-use kube::api::DeleteParams;
 use rstest::rstest;
 use serde_json::{Value, json};
 
@@ -30,11 +29,7 @@ async fn a_config_map_of_somebody_else_is_not_touched(#[case] more: Value) {
     assert_eq!(condition(&object, "Delivered").reason, "NotOwned");
     assert_eq!(condition(&object, "Stalled").status, "True");
     assert_eq!(arena.config_map("app-bundle").await, before);
-    arena
-        .config_maps()
-        .delete("app-bundle", &DeleteParams::default())
-        .await
-        .expect("deleted");
+    arena.delete_config_map("app-bundle").await;
     arena.run_again("app").await;
     arena.ready("app").await;
     assert_eq!(arena.bundle("app").await, bytes("one"));
@@ -108,17 +103,49 @@ async fn what_others_add_to_the_metadata_stays_and_makes_no_work() {
     assert_eq!(arena.config_map("app-bundle").await, changed);
 }
 
+/// What created a ConfigMap is not the request that changes it, and yet owns its fields.
+#[rstest]
+#[case::alone(false, false)]
+#[case::beside_another_client(true, false)]
+#[case::after_a_change_of_the_content(false, true)]
+#[case::beside_another_client_after_a_change_of_the_content(true, true)]
+#[tokio::test]
+async fn metadata_that_the_spec_no_longer_asks_for_is_removed(#[case] beside: bool, #[case] moved: bool) {
+    let arena = Arena::open("ownership-earlier").await;
+    arena.push("1.0.0", "one").await;
+    let metadata = |metadata: Value| json!({ "delivery": { "configMap": metadata } });
+    let earlier =
+        json!({ "labels": { "team": "blue", "tier": "1" }, "annotations": { "acme.example/note": "earlier" } });
+    arena
+        .deliver("app", with(arena.spec("1.0.0"), &metadata(earlier)))
+        .await;
+    if beside {
+        let theirs = json!({ "metadata": { "labels": { "theirs": "1" } } });
+        arena.patch_config_map("app-bundle", theirs).await;
+    }
+    if moved {
+        let newer = arena.push("1.0.0", "two").await;
+        arena.run_again("app").await;
+        arena.delivers("app", &newer.digest).await;
+    }
+    let now = json!({ "labels": { "team": "green", "tier": null }, "annotations": null });
+    arena.patch("app", json!({ "spec": metadata(now) })).await;
+    arena.run_again("app").await;
+    let config_map = arena.config_map("app-bundle").await;
+    let labels = config_map.labels();
+    assert_eq!(labels.get("team").map(String::as_str), Some("green"));
+    assert_eq!((labels.get("tier"), labels.contains_key("theirs")), (None, beside));
+    assert_eq!(config_map.annotations().get("acme.example/note"), None);
+    assert_eq!(bundle_in(&config_map), bytes(if moved { "two" } else { "one" }));
+}
+
 #[tokio::test]
 async fn what_others_delete_is_restored_at_once() {
     let arena = Arena::open("ownership-deleted").await;
     arena.push("1.0.0", "one").await;
     arena.deliver("app", arena.spec("1.0.0")).await;
     let uid = arena.config_map("app-bundle").await.metadata.uid;
-    arena
-        .config_maps()
-        .delete("app-bundle", &DeleteParams::default())
-        .await
-        .expect("deleted");
+    arena.delete_config_map("app-bundle").await;
     let again = |found: Option<&ConfigMap>| found.is_some_and(|found| found.metadata.uid != uid);
     arena.until_config_map("app-bundle", "is there again", again).await;
     assert_eq!(arena.bundle("app").await, bytes("one"));
@@ -140,11 +167,7 @@ async fn a_change_that_was_made_immutable_is_reported_and_mended_once_it_is_dele
         ("False", "Immutable"),
         "it holds something else"
     );
-    arena
-        .config_maps()
-        .delete("app-bundle", &DeleteParams::default())
-        .await
-        .expect("deleted");
+    arena.delete_config_map("app-bundle").await;
     arena.ready("app").await;
     assert_eq!(arena.bundle("app").await, bytes("one"));
 }

@@ -1,8 +1,11 @@
 //! Writes the ConfigMap.
 
+use http::HeaderValue;
+use http::header::ACCEPT;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::Api;
-use kube::api::{Patch, PatchParams};
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::core::Request;
+use kube::{Api, Resource as _};
 use serde_json::{Value, json};
 
 use super::error::ApplyError;
@@ -18,6 +21,9 @@ use crate::operator::identity::{MissingField, ObjectVersion};
 use crate::operator::kube_error::KubeError;
 use crate::operator::received::ConfigMapMetadata;
 use crate::operator::write_gate::WriteGate;
+
+/// Asks for the metadata of what was created, and not for a megabyte that was just sent.
+const METADATA_ONLY: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
 
 impl ConfigMapDelivery {
     /// Applies the ConfigMap with `bundle`, which then is the last good one.
@@ -76,10 +82,7 @@ impl ConfigMapDelivery {
         }
     }
 
-    /// Applies the ConfigMap over what was observed, and returns what is there afterwards.
-    ///
-    /// One that exists is changed only in the very version that was seen to be ours. One that was absent is created
-    /// without force; if another client created it in between, the fields that we added are released.
+    /// Writes the ConfigMap over what was observed, and returns what is there afterwards.
     async fn apply_to(
         &self,
         observed: &Observed,
@@ -87,57 +90,90 @@ impl ConfigMapDelivery {
         revision: &Revision,
         bundle: &Verified<Bundle>,
     ) -> Result<LiveConfigMap, ApplyError> {
-        let mut object = self.manifest(revision, bundle)?;
-        let mut parameters = PatchParams::apply(FIELD_MANAGER);
-        if let Observed::Ours(live) = observed {
-            if live.immutable {
-                return Err(ApplyError::ChangeImmutable(self.name.clone()));
-            }
-            parameters = parameters.force();
-            let version = self.prune_foreign_keys(gate, live).await?;
-            object["metadata"]["uid"] = Value::from(version.uid.as_str());
-            object["metadata"]["resourceVersion"] = Value::from(version.resource_version);
-        }
-        let applied = self.write(gate, &parameters, &Patch::Apply(object)).await?;
-        if *observed == Observed::Absent && !is_sole_manager(&applied) {
-            self.release_fields(gate, &parameters, applied.uid.as_deref()).await?;
-            return Err(ApplyError::CreatedByOther(self.name.clone()));
-        }
-        let live = LiveConfigMap::of(applied, self).map_err(|source| self.unidentified(source))?;
+        let object = self.manifest(revision, bundle)?;
+        let written = match observed {
+            Observed::Absent => self.create(gate, &object).await?,
+            Observed::Ours(live) => self.change(gate, object, live).await?,
+        };
+        let live = LiveConfigMap::of(written, self).map_err(|source| self.unidentified(source))?;
         Ok(LiveConfigMap {
             content: Some(bundle.value().facts().digest),
             ..live
         })
     }
 
-    /// Removes what others put beside our key, which OPA would read too and server-side apply leaves alone; returns the
-    /// version afterwards.
-    async fn prune_foreign_keys(&self, gate: &WriteGate, live: &LiveConfigMap) -> Result<ObjectVersion, ApplyError> {
-        let Some(removal) = &live.removal else {
+    /// Creates the ConfigMap. One that exists, whoever it belongs to, is a conflict and is not touched, which server-side
+    /// apply cannot promise: nobody has to look first.
+    async fn create(&self, gate: &WriteGate, object: &Value) -> Result<ObjectMeta, ApplyError> {
+        let parameters = PostParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PostParams::default()
+        };
+        let namespace = Some(self.owner.namespace());
+        let request = Request::new(ConfigMapMetadata::url_path(&(), namespace));
+        let request = request.create(&parameters, object.to_string().into_bytes());
+        let mut request = request.map_err(|error| self.not_written(kube::Error::BuildRequest(error)))?;
+        request
+            .headers_mut()
+            .insert(ACCEPT, HeaderValue::from_static(METADATA_ONLY));
+        let created = gate.client()?.request::<ConfigMapMetadata>(request).await;
+        Ok(created.map_err(|error| self.not_written(error))?.metadata)
+    }
+
+    /// Changes the ConfigMap in the very version that was seen to be ours.
+    async fn change(
+        &self,
+        gate: &WriteGate,
+        mut object: Value,
+        live: &LiveConfigMap,
+    ) -> Result<ObjectMeta, ApplyError> {
+        if live.immutable {
+            return Err(ApplyError::ChangeImmutable(self.name.clone()));
+        }
+        let version = self.take_over_creation(gate, live).await?;
+        let version = self.prune_foreign_keys(gate, live, version).await?;
+        object["metadata"]["uid"] = Value::from(version.uid.as_str());
+        object["metadata"]["resourceVersion"] = Value::from(version.resource_version);
+        let parameters = PatchParams::apply(FIELD_MANAGER).force();
+        self.write(gate, &parameters, &Patch::Apply(object)).await
+    }
+
+    /// Makes the apply that follows remove the labels and annotations of an earlier spec that creating the ConfigMap set.
+    async fn take_over_creation(&self, gate: &WriteGate, live: &LiveConfigMap) -> Result<ObjectVersion, ApplyError> {
+        let Some(creation) = live.creation.filter(|_| live.has_more_than(self)) else {
             return Ok(live.version.clone());
         };
-        let mut patch = removal.clone();
-        patch["metadata"] =
-            json!({ "uid": live.version.uid.as_str(), "resourceVersion": live.version.resource_version });
-        let parameters = PatchParams {
-            field_manager: Some(FIELD_MANAGER.to_owned()),
-            ..PatchParams::default()
-        };
-        let metadata = self.write(gate, &parameters, &Patch::Merge(patch)).await?;
+        let patch = json!([
+            { "op": "replace", "path": "/metadata/uid", "value": live.version.uid.as_str() },
+            { "op": "replace", "path": "/metadata/resourceVersion", "value": live.version.resource_version },
+            creation.takeover(),
+        ]);
+        let patch = serde_json::from_value(patch).map_err(|error| self.not_written(kube::Error::SerdeError(error)))?;
+        let patched = self.write(gate, &by_us(), &Patch::Json::<Value>(patch)).await;
+        let metadata = patched.map_err(|error| match error {
+            // The entry is not there: the ConfigMap is another by now.
+            ApplyError::Write(error) if error.code() == Some(422) => ApplyError::Changed(self.name.clone()),
+            error => error,
+        })?;
         ObjectVersion::of(&metadata).map_err(|source| self.unidentified(source))
     }
 
-    /// Applies a configuration without any field, which removes all that we own and nothing else. With the UID, because
-    /// applied to an object deleted meanwhile it would create a ConfigMap that nobody owns, and that blocks our own.
-    async fn release_fields(
+    /// Removes what others put beside our key, which OPA would read too and server-side apply leaves alone; returns the
+    /// version afterwards.
+    async fn prune_foreign_keys(
         &self,
         gate: &WriteGate,
-        parameters: &PatchParams,
-        uid: Option<&str>,
-    ) -> Result<(), ApplyError> {
-        let metadata = json!({ "name": self.name, "uid": uid });
-        let empty = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata });
-        self.write(gate, parameters, &Patch::Apply(empty)).await.map(drop)
+        live: &LiveConfigMap,
+        version: ObjectVersion,
+    ) -> Result<ObjectVersion, ApplyError> {
+        let Some(removal) = &live.removal else {
+            return Ok(version);
+        };
+        let mut patch = removal.clone();
+        patch["metadata"] = json!({ "uid": version.uid.as_str(), "resourceVersion": version.resource_version });
+        let parameters = by_us();
+        let metadata = self.write(gate, &parameters, &Patch::Merge(patch)).await?;
+        ObjectVersion::of(&metadata).map_err(|source| self.unidentified(source))
     }
 
     async fn write(
@@ -148,8 +184,11 @@ impl ConfigMapDelivery {
     ) -> Result<ObjectMeta, ApplyError> {
         let api: Api<ConfigMapMetadata> = Api::namespaced(gate.client()?.clone(), self.owner.namespace());
         let written = api.patch(&self.name, parameters, patch).await;
-        let failed = |error| ApplyError::Write(KubeError::new(format!("write ConfigMap '{}'", self.name), error));
-        Ok(written.map_err(failed)?.metadata)
+        Ok(written.map_err(|error| self.not_written(error))?.metadata)
+    }
+
+    fn not_written(&self, error: kube::Error) -> ApplyError {
+        ApplyError::Write(KubeError::new(format!("write ConfigMap '{}'", self.name), error))
     }
 
     fn unidentified(&self, source: MissingField) -> ApplyError {
@@ -160,11 +199,10 @@ impl ConfigMapDelivery {
     }
 }
 
-/// Whether no other client has ever written to the object.
-fn is_sole_manager(applied: &ObjectMeta) -> bool {
-    applied
-        .managed_fields
-        .iter()
-        .flatten()
-        .all(|entry| entry.manager.as_deref() == Some(FIELD_MANAGER))
+/// Parameters of a patch that is not an apply.
+fn by_us() -> PatchParams {
+    PatchParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
+    }
 }

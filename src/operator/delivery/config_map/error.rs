@@ -83,9 +83,9 @@ pub enum ApplyError {
     /// The ConfigMap is immutable.
     #[error("ConfigMap '{0}' is immutable and holds something else; delete it, and it is created again")]
     ChangeImmutable(String),
-    /// Another client created the ConfigMap at the same moment.
-    #[error("ConfigMap '{0}' was created by another client just now; the fields that we added were released")]
-    CreatedByOther(String),
+    /// Another client replaced the ConfigMap since it was read.
+    #[error("ConfigMap '{0}' was replaced by another client just now")]
+    Changed(String),
     /// The bytes could not be read back.
     #[error(transparent)]
     ReadBundle(BundleError),
@@ -109,7 +109,11 @@ impl ApplyError {
     /// Whether the ConfigMap changed between the read and the write, so that reading it again helps.
     #[must_use]
     pub fn is_conflict(&self) -> bool {
-        matches!(self, Self::Write(error) if error.code() == Some(409))
+        match self {
+            Self::Write(error) => error.code() == Some(409),
+            Self::Changed(_) => true,
+            _ => false,
+        }
     }
 }
 
@@ -118,10 +122,9 @@ impl Classify for ApplyError {
         match self {
             Self::FitConfigMap { .. } => Reason::TooLarge,
             Self::ChangeImmutable(_) => Reason::Immutable,
-            Self::CreatedByOther(_) => Reason::NotOwned,
             Self::ReadBundle(error) => error.reason(),
             Self::Write(error) => error.reason(),
-            Self::Identify { .. } => Reason::KubernetesApiFailed,
+            Self::Changed(_) | Self::Identify { .. } => Reason::KubernetesApiFailed,
             Self::LeadershipLost(error) => error.reason(),
         }
     }
@@ -129,7 +132,7 @@ impl Classify for ApplyError {
     fn disposition(&self) -> Disposition {
         match self {
             Self::FitConfigMap { .. } | Self::ChangeImmutable(_) => Disposition::Stalled,
-            Self::CreatedByOther(_) | Self::Identify { .. } => Disposition::Retry,
+            Self::Changed(_) | Self::Identify { .. } => Disposition::Retry,
             Self::ReadBundle(error) => error.disposition(),
             Self::Write(error) => error.disposition(),
             Self::LeadershipLost(error) => error.disposition(),

@@ -3,13 +3,17 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::ConfigMap;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta, OwnerReference};
 use serde_json::{Map, Value, json};
 
 use super::target::ConfigMapDelivery;
 use crate::domain::digest::Digest;
 use crate::domain::revision::Revision;
+use crate::operator::api::{BUNDLE_DIGEST_ANNOTATION, FIELD_MANAGER, SOURCE_ANNOTATION};
 use crate::operator::identity::{MissingField, ObjectVersion};
+
+/// The annotations that every delivered ConfigMap has.
+const OUR_ANNOTATIONS: [&str; 2] = [BUNDLE_DIGEST_ANNOTATION, SOURCE_ANNOTATION];
 
 /// The target as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +22,14 @@ pub enum Observed {
     Absent,
     /// It is ours.
     Ours(LiveConfigMap),
+}
+
+/// The entry of the managed fields for what creating the object set. Server-side apply removes only what an earlier apply
+/// set and the next one does not want, so this would stay for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CreationEntry {
+    index: usize,
+    is_applied_since: bool,
 }
 
 /// Our ConfigMap as it is.
@@ -37,6 +49,8 @@ pub struct LiveConfigMap {
     pub removal: Option<Value>,
     /// Whether it is immutable.
     pub immutable: bool,
+    /// Where its managed fields have an entry for what our creation of it set.
+    pub creation: Option<CreationEntry>,
 }
 
 impl LiveConfigMap {
@@ -66,6 +80,7 @@ impl LiveConfigMap {
     pub(super) fn of(metadata: ObjectMeta, target: &ConfigMapDelivery) -> Result<Self, MissingField> {
         let owner = target.owner_reference();
         let is_owner = |found: &OwnerReference| (&found.uid, &found.name) == (&owner.uid, &owner.name);
+        let creation = CreationEntry::find(metadata.managed_fields.as_deref().unwrap_or_default());
         Ok(Self {
             version: ObjectVersion::of(&metadata)?,
             content: None,
@@ -74,7 +89,23 @@ impl LiveConfigMap {
             annotations: metadata.annotations.unwrap_or_default(),
             removal: None,
             immutable: false,
+            creation,
         })
+    }
+
+    /// Forgets the labels and annotations that `target` does not want: other clients may have added any number of them.
+    pub(super) fn retain_wanted_by(&mut self, target: &ConfigMapDelivery) {
+        let (labels, annotations) = (target.all_labels(), &target.annotations);
+        self.labels.retain(|key, _| labels.contains_key(key));
+        self.annotations
+            .retain(|key, _| annotations.contains_key(key) || OUR_ANNOTATIONS.contains(&key.as_str()));
+    }
+
+    /// Whether it has labels or annotations that `target` does not want. Whose they are is not known.
+    pub(super) fn has_more_than(&self, target: &ConfigMapDelivery) -> bool {
+        let mut wanted = self.clone();
+        wanted.retain_wanted_by(target);
+        wanted != *self
     }
 
     /// Whether it is what delivering `bundle`, which comes from `revision`, to `target` would make of it. What others put
@@ -85,6 +116,30 @@ impl LiveConfigMap {
             && self.content.as_ref() == Some(bundle)
             && contains(&self.labels, &target.all_labels())
             && contains(&self.annotations, &target.all_annotations(revision, bundle))
+    }
+}
+
+impl CreationEntry {
+    fn find(managed_fields: &[ManagedFieldsEntry]) -> Option<Self> {
+        let position = |operation: &str| {
+            managed_fields.iter().position(|entry| {
+                entry.manager.as_deref() == Some(FIELD_MANAGER) && entry.operation.as_deref() == Some(operation)
+            })
+        };
+        Some(Self {
+            index: position("Update")?,
+            is_applied_since: position("Apply").is_some(),
+        })
+    }
+
+    /// The operation of a JSON patch by which the entry becomes that of an apply, or goes where there is one.
+    pub(super) fn takeover(self) -> Value {
+        let entry = format!("/metadata/managedFields/{}", self.index);
+        if self.is_applied_since {
+            json!({ "op": "remove", "path": entry })
+        } else {
+            json!({ "op": "replace", "path": format!("{entry}/operation"), "value": "Apply" })
+        }
     }
 }
 

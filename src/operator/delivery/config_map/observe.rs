@@ -40,6 +40,7 @@ impl ConfigMapDelivery {
     }
 
     /// Observes whether the target holds `bundle`, which comes from `revision`. Returns what is there where it does not.
+    /// One that `states` do not know of is taken for absent without a request: creating it fails if it is there.
     ///
     /// # Errors
     /// [`ObserveError`].
@@ -50,6 +51,9 @@ impl ConfigMapDelivery {
         revision: &Revision,
         bundle: &Digest,
     ) -> Result<Option<Observed>, ObserveError> {
+        if !states.know_of(self) {
+            return Ok(Some(Observed::Absent));
+        }
         let observed = self.observe(cluster, states).await?;
         match observed {
             Observed::Ours(live) if live.holds(self, revision, bundle) => {

@@ -69,6 +69,16 @@ impl ConfigMapStates {
         self.0.iter().all(applied)
     }
 
+    /// Whether there is reason to believe that `target` exists.
+    pub(super) fn know_of(&self, target: &ConfigMapDelivery) -> bool {
+        self.of(target).is_some()
+    }
+
+    /// Remembers that `target` may exist, because status says so.
+    pub fn expect(&mut self, target: &ConfigMapDelivery) {
+        self.entry(target);
+    }
+
     /// The ConfigMap of `target` as we left it.
     pub(super) fn applied(&self, target: &ConfigMapDelivery) -> Option<&LiveConfigMap> {
         let applied = self.of(target)?.applied.as_ref();

@@ -32,6 +32,7 @@ pub(crate) fn delivered_to(name: &str) -> ConfigMapStates {
         annotations: BTreeMap::new(),
         removal: None,
         immutable: false,
+        creation: None,
     };
     let mut states = ConfigMapStates::default();
     states.record(&target(name), live);

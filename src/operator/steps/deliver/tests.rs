@@ -52,7 +52,12 @@ struct Server {
 }
 
 impl Server {
-    fn answer(&mut self, method: &Method, name: &str, body: &[u8]) -> (u16, Value) {
+    fn answer(&mut self, method: &Method, path: &str, body: &[u8]) -> (u16, Value) {
+        let created = serde_json::from_slice(body).unwrap_or(Value::Null);
+        let name = match *method {
+            Method::POST => created["metadata"]["name"].as_str().unwrap(),
+            _ => path.rsplit('/').next().unwrap(),
+        };
         self.requests.push(format!("{method} {name}"));
         let failure = |code: u16, reason: &str| {
             let status =
@@ -65,6 +70,9 @@ impl Server {
                 .get(name)
                 .map_or(failure(404, "NotFound"), |found| (200, found.clone()));
         }
+        if *method == Method::POST && self.config_maps.contains_key(name) {
+            return failure(409, "AlreadyExists");
+        }
         if self.conflict.take_if(|conflict| conflict == method).is_some() {
             return failure(409, "Conflict");
         }
@@ -76,7 +84,7 @@ impl Server {
         let mut applied: Value = serde_json::from_slice(body).unwrap();
         applied["metadata"]["uid"] = json!(format!("uid of {name}"));
         applied["metadata"]["resourceVersion"] = json!(self.version.to_string());
-        applied["metadata"]["managedFields"] = json!([{ "manager": "policy-operator" }]);
+        applied["metadata"]["managedFields"] = json!([{ "manager": "policy-operator", "operation": "Apply" }]);
         self.config_maps.insert(name.to_owned(), applied.clone());
         if std::mem::take(&mut self.loses_response) {
             return failure(503, "ServiceUnavailable");
@@ -107,8 +115,7 @@ impl World {
             async move {
                 let (head, body) = request.into_parts();
                 let body = body.collect_bytes().await.unwrap();
-                let name = head.uri.path().rsplit('/').next().unwrap();
-                let (code, answer) = server.lock().unwrap().answer(&head.method, name, &body);
+                let (code, answer) = server.lock().unwrap().answer(&head.method, head.uri.path(), &body);
                 Response::builder()
                     .status(code)
                     .body(Body::from(answer.to_string().into_bytes()))
@@ -241,6 +248,38 @@ async fn what_its_watch_shows_as_it_was_left_is_not_read_again() {
     world.requests();
     world.run(&["one", "two"], "one").await.unwrap();
     assert_eq!(world.requests(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_config_map_that_nothing_knows_of_is_created_without_a_look() {
+    let mut world = World::new();
+    world.run(&["new"], "one").await.unwrap();
+    assert_eq!(
+        world.requests(),
+        ["POST new", "GET one"],
+        "only what status records is looked for"
+    );
+}
+
+#[tokio::test]
+async fn a_config_map_that_status_records_is_looked_at_before_it_is_written() {
+    let mut world = World::new();
+    world.run(&["one"], "one").await.unwrap();
+    assert_eq!(world.requests(), ["GET one", "POST one"]);
+}
+
+/// It may be ours, of a process that was killed before it wrote the status, or of another client.
+#[tokio::test]
+async fn a_config_map_whose_creation_is_refused_is_looked_at_by_the_next_run() {
+    let mut world = World::new();
+    world.run(&["one"], "one").await.unwrap();
+    world.states = ConfigMapStates::default();
+    world.requests();
+    let failure = world.run(&["one"], "two").await.unwrap_err();
+    assert!(failure.error.is_conflict(), "{}", failure.error);
+    assert_eq!(world.requests(), ["POST one"]);
+    world.run(&["one"], "two").await.unwrap();
+    assert_eq!(world.requests(), ["GET one", "GET two"], "found in place");
 }
 
 /// The watch may show the ConfigMap as we left it for a while yet.

@@ -44,6 +44,7 @@ impl Case {
             annotations: target.all_annotations(&revision, &bundle),
             removal: None,
             immutable: false,
+            creation: None,
         };
         Self {
             target,
