@@ -104,6 +104,12 @@ impl OutdatedDelivery<'_> {
     }
 }
 
+/// Whether the watch shows every ConfigMap of `states` as we left it.
+#[must_use]
+pub(super) fn is_intact(cluster: Cluster<'_>, namespace: &str, states: &ConfigMapStates) -> bool {
+    states.is_intact(|name, version| cluster.shows(namespace, name, version))
+}
+
 /// Remembers where status has `recorded` the bundle of `owner`, which a process that has just started does not know.
 pub(super) fn expect_previous(owner: &ObjectKey, recorded: Option<&DeliveryStatus>, states: &mut ConfigMapStates) {
     if let Some(target) = recorded.and_then(|status| ConfigMapDelivery::recorded(owner.clone(), status)) {

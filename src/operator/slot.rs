@@ -2,18 +2,10 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::sync::Arc;
 use std::task::Poll;
 
 use crate::domain::access::Tenant;
-use crate::domain::artifact::PolicyManifest;
-use crate::domain::revision::Revision;
-use crate::domain::source::Source;
-use crate::domain::trust::Verified;
-use crate::pipeline::Pipeline;
-use crate::pipeline::acquire::{AcquireError, Acquired};
 use crate::pipeline::fair_semaphore::{FairSemaphore, Permit};
-use crate::pipeline::ports::Ports;
 use futures::poll;
 
 /// As many runs as may be at work at one time: reading and writing Kubernetes objects, and computing.
@@ -70,55 +62,6 @@ impl Slot {
         if self.permit.is_none() {
             self.permit = Some(self.slots.0.acquire(&self.tenant).await);
         }
-    }
-}
-
-/// The pipeline, used by a run that gives its slot back while it waits for the result.
-pub struct YieldingPipeline<'a, P> {
-    pipeline: &'a Pipeline<P>,
-    slot: &'a mut Slot,
-}
-
-impl<'a, P: Ports> YieldingPipeline<'a, P> {
-    /// `pipeline`, for the run that has `slot`.
-    pub fn new(pipeline: &'a Pipeline<P>, slot: &'a mut Slot) -> Self {
-        Self { pipeline, slot }
-    }
-
-    /// Waits for what `work` does with the pipeline.
-    pub async fn wait_for<F: Future>(&mut self, work: impl FnOnce(&'a Pipeline<P>) -> F) -> F::Output {
-        self.slot.release_during(Box::pin(work(self.pipeline))).await
-    }
-
-    /// Acquires the slot again where a wait was given up.
-    pub async fn resume(&mut self) {
-        self.slot.resume().await;
-    }
-
-    /// As [`Pipeline::open`].
-    ///
-    /// # Errors
-    /// [`AcquireError`].
-    pub async fn open(
-        &mut self,
-        source: &Source,
-        revision: &Verified<Revision>,
-    ) -> Result<Arc<Verified<PolicyManifest>>, Arc<AcquireError>> {
-        self.wait_for(|pipeline| pipeline.open(source, revision)).await
-    }
-
-    /// As [`Pipeline::acquire`].
-    ///
-    /// # Errors
-    /// [`AcquireError`].
-    pub async fn acquire(
-        &mut self,
-        source: &Source,
-        revision: &Verified<Revision>,
-        largest_bundle: u64,
-    ) -> Result<Acquired, Arc<AcquireError>> {
-        self.wait_for(|pipeline| pipeline.acquire(source, revision, largest_bundle))
-            .await
     }
 }
 

@@ -9,9 +9,9 @@ use super::next_state::{EndedRun, next_state};
 use super::trigger::{self, Decision, Trigger};
 use crate::operator::api::ReconcileRequest;
 use crate::operator::api::spec::PolicyImage;
-use crate::operator::delivery::{Cluster, ConfigMaps};
+use crate::operator::delivery::{Cluster, ConfigMaps, is_intact};
 use crate::operator::identity::ObjectKey;
-use crate::operator::slot::{Slot, YieldingPipeline};
+use crate::operator::slot::Slot;
 use crate::operator::status::StatusWrite;
 use crate::operator::steps::outcome::{Failure, LastGoodState, Outcome};
 use crate::operator::steps::{self, RunContext, restore, validate};
@@ -30,9 +30,7 @@ pub(crate) async fn reconcile<P: Ports>(
     gate.client().ok()?;
     let cluster = Cluster { gate, config_maps };
     let (mut state, started) = (context.states.get(key), Instant::now());
-    let is_intact = state
-        .config_maps
-        .is_intact(|name, version| cluster.shows(key.namespace(), name, version));
+    let is_intact = is_intact(cluster, key.namespace(), &state.config_maps);
     let trigger = match trigger::decide(object, &state, is_intact, started) {
         Decision::Skip => return None,
         Decision::Wait(delay) => return Some(delay),
@@ -48,7 +46,8 @@ pub(crate) async fn reconcile<P: Ports>(
                 object,
                 key,
                 cluster,
-                pipeline: YieldingPipeline::new(&context.pipeline, &mut slot),
+                pipeline: &context.pipeline,
+                slot: &mut slot,
                 config_maps: &mut state.config_maps,
             };
             run_steps(context, trigger, freshness, &mut run).await
@@ -102,7 +101,7 @@ async fn run_steps<P: Ports>(
         Err(error) => (None, Err(Failure::from(error))),
     };
     // The deadline may have passed while the run waited without its slot, and what follows is work.
-    run.pipeline.resume().await;
+    run.slot.resume().await;
     match ended {
         Ok(success) => Outcome::Success(Box::new(success)),
         Err(failure) => {

@@ -1,11 +1,13 @@
 //! Brings every delivery of a plan up to the verified revision.
 
+use std::sync::Arc;
+
 use super::RunContext;
 use super::outcome::{StepError, VerifiedPlan};
 use crate::domain::digest::Digest;
 use crate::operator::api::status::PolicyImageStatus;
 use crate::operator::delivery::{expect_previous, prune_previous};
-use crate::pipeline::acquire::BundleSummary;
+use crate::pipeline::acquire::{AcquireError, Acquired, BundleSummary};
 use crate::pipeline::ports::Ports;
 
 /// Delivers the verified bundle wherever it is not yet, and removes it where the spec does not want it any more. Returns
@@ -20,13 +22,10 @@ pub(super) async fn deliver<P: Ports>(
     verified: &VerifiedPlan<'_>,
     run: &mut RunContext<'_, P>,
 ) -> Result<Option<BundleSummary>, StepError> {
-    let VerifiedPlan {
-        plan,
-        revision,
-        verified,
-        ..
-    } = verified;
-    let manifest = run.pipeline.open(&plan.source, verified).await?;
+    let VerifiedPlan { plan, revision, .. } = verified;
+    let manifest = run
+        .wait_for(|pipeline| pipeline.open(&plan.source, &verified.verified))
+        .await?;
     let wanted = manifest.value().bundle.digest;
     let status = run.object.status.as_ref();
     let recorded = status.and_then(|status| status.delivery.as_ref());
@@ -37,10 +36,7 @@ pub(super) async fn deliver<P: Ports>(
             .observe(run.cluster, run.config_maps, revision, &wanted)
             .await?;
         if let Some(outdated) = outdated {
-            let acquired = run
-                .pipeline
-                .acquire(&plan.source, verified, plan.largest_bundle())
-                .await?;
+            let acquired = acquire(verified, run).await?;
             outdated
                 .apply(run.cluster, run.config_maps, revision, &acquired.bundle)
                 .await?;
@@ -49,13 +45,23 @@ pub(super) async fn deliver<P: Ports>(
     }
     prune_previous(run.cluster, run.key, &plan.deliveries, recorded, run.config_maps).await?;
     if summary.is_none() && reported(status) != Some(wanted) {
-        let acquired = run
-            .pipeline
-            .acquire(&plan.source, verified, plan.largest_bundle())
-            .await?;
+        let acquired = acquire(verified, run).await?;
         summary = Some(acquired.summary());
     }
     Ok(summary)
+}
+
+/// The verified bundle of a plan.
+///
+/// # Errors
+/// [`AcquireError`].
+pub(super) async fn acquire<P: Ports>(
+    verified: &VerifiedPlan<'_>,
+    run: &mut RunContext<'_, P>,
+) -> Result<Acquired, Arc<AcquireError>> {
+    let VerifiedPlan { plan, verified, .. } = verified;
+    run.wait_for(|pipeline| pipeline.acquire(&plan.source, verified, plan.largest_bundle()))
+        .await
 }
 
 /// The bundle that status says is delivered.

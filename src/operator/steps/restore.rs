@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::deliver::reported;
+use super::deliver::{acquire, reported};
 use super::outcome::{LastGoodState, StepError};
 use super::validate::Plan;
 use super::{RunContext, resolve_and_verify};
@@ -46,7 +46,7 @@ pub async fn restore_last_good<P: Ports>(
         && !run.config_maps.last_good(target).is_some_and(is_at_hand)
     {
         let recovered = timeout(RESTORE_TIMEOUT, recover(target, plan, run)).await;
-        run.pipeline.resume().await;
+        run.slot.resume().await;
         if let Ok(Some(last_good)) = recovered {
             run.config_maps.record_last_good(last_good);
         }
@@ -101,15 +101,10 @@ async fn recover<P: Ports>(target: &ConfigMapDelivery, plan: &Plan, run: &mut Ru
         ..plan.clone()
     };
     let verified = run
-        .pipeline
         .wait_for(|pipeline| resolve_and_verify(&pinned, pipeline, Freshness::recent()))
         .await
         .ok()?;
-    let acquired = run
-        .pipeline
-        .acquire(&pinned.source, &verified.verified, pinned.largest_bundle())
-        .await
-        .ok()?;
+    let acquired = acquire(&verified, run).await.ok()?;
     Some(LastGood {
         target: target.clone(),
         revision: verified.revision,

@@ -123,14 +123,14 @@ async fn a_namespace_whose_registry_hangs_holds_up_no_other_and_not_its_own_rest
 }
 
 /// A way to `registry` that hangs from the moment on that the sender says so: connections end, and new ones are held.
-async fn until_it_hangs(registry: String) -> (String, watch::Sender<bool>) {
+pub(super) async fn until_it_hangs(registry: String) -> (String, watch::Sender<bool>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("port");
     let host = listener.local_addr().expect("address").to_string();
-    let (sender, hangs) = watch::channel(false);
+    let (sender, mut hangs) = watch::channel(false);
     tokio::spawn(async move {
         let mut held = Vec::new();
         while let Ok((mut from, _)) = listener.accept().await {
-            if *hangs.borrow() {
+            if *hangs.borrow_and_update() {
                 held.push(from);
                 continue;
             }
@@ -165,6 +165,26 @@ async fn a_config_map_is_restored_before_its_registry_is_asked() {
     until_restored(&config_maps, "app-bundle", "one").await;
     let took = edited.elapsed();
     assert!(took < Duration::from_secs(8), "{took:?}");
+}
+
+#[tokio::test]
+async fn a_config_map_that_is_edited_while_its_registry_hangs_does_not_wait_for_it() {
+    let arena = Arena::open("share-meanwhile").await;
+    arena.push("1.0.0", "one").await;
+    let patient = json!({ "interval": "1h", "timeout": "10m" });
+    arena.deliver("app", with(arena.spec("1.0.0"), &patient)).await;
+    let registry = stalling().await;
+    let image = format!("{}/acme/policy:1.0.0", registry.host());
+    arena.patch("app", json!({ "spec": { "image": image } })).await;
+    let hangs = || async { Ok((registry.asked().len() > 1).then_some(())) };
+    wait::until("the run waits", LIMIT, PAUSE, hangs).await.expect("waits");
+    let asked = registry.asked().len();
+    let config_maps = arena.config_maps();
+    for _ in 0..2 {
+        edit(&config_maps, "app-bundle").await;
+        in_time("a restoration", until_restored(&config_maps, "app-bundle", "one")).await;
+    }
+    assert_eq!(registry.asked().len(), asked, "the run that waited goes on");
 }
 
 #[tokio::test]

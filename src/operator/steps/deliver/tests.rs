@@ -25,7 +25,7 @@ use crate::operator::delivery::config_map::testing::target;
 use crate::operator::delivery::{Cluster, ConfigMapDelivery, Delivery};
 use crate::operator::identity::ObjectKey;
 use crate::operator::received::{MetadataOnly, Received};
-use crate::operator::slot::{Slots, YieldingPipeline};
+use crate::operator::slot::Slots;
 use crate::operator::steps::carry_out;
 use crate::operator::steps::outcome::{Failure, LastGoodState, StepError, Success};
 use crate::operator::steps::restore::restore_last_good;
@@ -188,7 +188,8 @@ impl World {
                 gate: &self.gate,
                 config_maps: &self.watched.0,
             },
-            pipeline: YieldingPipeline::new(&self.pipeline, &mut slot),
+            pipeline: &self.pipeline,
+            slot: &mut slot,
             config_maps: &mut self.states,
         };
         steps(&plan, &mut run).await
