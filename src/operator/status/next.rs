@@ -161,7 +161,7 @@ fn delivered_after_failure(
         ),
         LastGoodState::Unknown => (
             "Unknown",
-            "it cannot be determined whether the last good bundle is still in the ConfigMap; see condition Ready",
+            "whether the last good bundle is in the ConfigMap is unknown until a run succeeds; see condition Ready",
         ),
         LastGoodState::InPlace if status.bundle.is_some() => return conditions.delivered(status, "stays"),
         LastGoodState::InPlace => ("False", "nothing has been delivered yet; see condition Ready"),

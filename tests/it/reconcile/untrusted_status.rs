@@ -5,7 +5,8 @@ use std::time::Duration;
 use kube::ResourceExt as _;
 use serde_json::json;
 
-use super::{Arena, bundle_in, bytes, condition, status_of, with};
+use super::fairness::until_it_hangs;
+use super::{Arena, bundle_in, bytes, condition, spec, status_of, with};
 
 /// Whoever may write status and ConfigMaps could else plant a bundle for good.
 #[tokio::test]
@@ -51,6 +52,28 @@ async fn an_older_bundle_that_status_names_is_not_put_in_place_of_the_one_that_w
     arena.follow("app", "9.9.9").await;
     arena.not_ready("app", "ImageNotFound").await;
     assert_eq!(arena.bundle("app").await, bytes("two"));
+}
+
+/// What an earlier process verified is known from status alone, until a run succeeds.
+#[tokio::test]
+async fn after_a_restart_nothing_is_called_delivered_before_it_was_verified() {
+    let mut arena = Arena::open("truth-restarted").await;
+    arena.push("1.0.0", "one").await;
+    let (host, hang) = until_it_hangs(arena.registry.host().to_owned()).await;
+    let image = format!("{host}/{}:1.0.0", super::REPOSITORY);
+    arena
+        .deliver("app", with(spec(&image), &json!({ "timeout": "2s" })))
+        .await;
+    arena.operator.process().stop().await.expect("stopped");
+    hang.send_replace(true);
+    arena.restart().await;
+    let unknown = |object: &_| status_of(object, "Delivered") == Some("Unknown");
+    arena.until("app", "unknown", unknown).await;
+    assert_eq!(arena.bundle("app").await, bytes("one"));
+    hang.send_replace(false);
+    let delivered = |object: &_| status_of(object, "Delivered") == Some("True");
+    arena.until("app", "delivered", delivered).await;
+    assert_eq!(arena.writes()["configmaps"], 1, "it was in place all the time");
 }
 
 /// A status that speaks about an older version says so by its generation; it is written all the same.

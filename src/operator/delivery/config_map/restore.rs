@@ -22,8 +22,10 @@ pub enum Restoration {
 }
 
 impl ConfigMapDelivery {
-    /// Makes sure that the ConfigMap still holds what was delivered last: by the states, or by `reported`, the digest in
-    /// status, where this process has delivered nothing yet. Nothing that `refused` is restored.
+    /// Makes sure that the ConfigMap still holds what was delivered last. Nothing that `refused` is restored.
+    ///
+    /// Where this process has verified nothing yet, the digest in status, `reported`, shows that something else is there,
+    /// and never that what is there is good: status can be edited.
     pub async fn restore(
         &self,
         cluster: Cluster<'_>,
@@ -40,7 +42,8 @@ impl ConfigMapDelivery {
             }
         };
         let last = states.last_good(self).cloned();
-        let expected = last.as_ref().map(LastGood::digest).or(reported);
+        let verified = states.verified_content(self);
+        let expected = verified.or(reported);
         let content = live.as_ref().and_then(|live| live.content);
         if content != expected && content.is_some_and(|content| states.may_hold(self, &content)) {
             // Verified, and newer than the last good bundle. The next run finds it in place.
@@ -57,9 +60,13 @@ impl ConfigMapDelivery {
         match last.filter(|last| !refused(&last.revision) && !is_complete(last)) {
             Some(last) => last.apply_again(cluster, states, live).await,
             None => match serving {
-                Some(live) => {
+                Some(live) if verified.is_some() => {
                     states.record(self, live);
                     Restoration::InPlace
+                }
+                Some(live) => {
+                    states.record_unverified(self, live);
+                    Restoration::Undetermined
                 }
                 None => Restoration::Missing(None),
             },

@@ -34,6 +34,8 @@ pub(super) struct AppliedConfigMap {
     pub key: String,
     /// The version we left.
     pub live: LiveConfigMap,
+    /// Whether its content was that of a verified bundle, and not only the one that status names.
+    pub is_verified: bool,
     /// Whether another client has changed it since.
     pub is_outdated: bool,
 }
@@ -79,12 +81,10 @@ impl ConfigMapStates {
         self.entry(target);
     }
 
-    /// The ConfigMap of `target` as we left it.
+    /// The ConfigMap of `target` as we left it with a verified bundle.
     pub(super) fn applied(&self, target: &ConfigMapDelivery) -> Option<&LiveConfigMap> {
-        let applied = self.of(target)?.applied.as_ref();
-        applied
-            .filter(|applied| applied.key == target.key && !applied.is_outdated)
-            .map(|applied| &applied.live)
+        let applied = self.verified(target)?;
+        (!applied.is_outdated).then_some(&applied.live)
     }
 
     /// The bundle that was delivered to `target` last.
@@ -100,12 +100,31 @@ impl ConfigMapStates {
         self.of(target)?.delivered
     }
 
-    /// Remembers how `target` was left.
+    /// The digest of the verified bundle that `target` held when a run of this process saw it last.
+    pub(super) fn verified_content(&self, target: &ConfigMapDelivery) -> Option<Digest> {
+        let last_good = self.last_good(target).map(LastGood::digest);
+        last_good.or_else(|| self.verified(target)?.live.content)
+    }
+
+    /// Remembers how `target` was left with a verified bundle.
     pub(super) fn record(&mut self, target: &ConfigMapDelivery, live: LiveConfigMap) {
-        let key = target.key.clone();
-        let is_outdated = false;
+        self.record_applied(target, live, true);
+    }
+
+    /// Remembers how `target` was found with a bundle that only status speaks for.
+    pub(super) fn record_unverified(&mut self, target: &ConfigMapDelivery, live: LiveConfigMap) {
+        self.record_applied(target, live, false);
+    }
+
+    fn record_applied(&mut self, target: &ConfigMapDelivery, mut live: LiveConfigMap, is_verified: bool) {
+        live.retain_wanted_by(target);
         let state = self.entry(target);
-        state.applied = Some(AppliedConfigMap { key, live, is_outdated });
+        state.applied = Some(AppliedConfigMap {
+            key: target.key.clone(),
+            live,
+            is_verified,
+            is_outdated: false,
+        });
         state.attempted = None;
     }
 
@@ -184,6 +203,11 @@ impl ConfigMapStates {
         for state in &mut self.0 {
             state.last_good = state.last_good.take().filter(&keep);
         }
+    }
+
+    fn verified(&self, target: &ConfigMapDelivery) -> Option<&AppliedConfigMap> {
+        let applied = self.of(target)?.applied.as_ref();
+        applied.filter(|applied| applied.key == target.key && applied.is_verified)
     }
 
     fn of(&self, target: &ConfigMapDelivery) -> Option<&ConfigMapState> {
