@@ -147,3 +147,6 @@ impl<P: Ports> Reconciler for PolicyImageReconciler<P> {
         self.context.metrics.waiting(objects);
     }
 }
+
+#[cfg(test)]
+mod tests;
