@@ -10,6 +10,7 @@ mod select;
 mod wire;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::digest::Digest;
 use super::revision::ImageRevision;
@@ -62,7 +63,7 @@ pub struct PolicyManifest {
     /// Annotations of the manifest, and those of the layer if the manifest has none of that name; the first
     /// [`MAX_ANNOTATIONS`], cut to [`MAX_ANNOTATION_CHARACTERS`]. They are kept for as long as the bundle is known, and
     /// nothing but a status reads them.
-    pub annotations: BTreeMap<String, String>,
+    pub annotations: Arc<BTreeMap<String, String>>,
 }
 
 /// What a verified digest turned out to name.

@@ -156,7 +156,7 @@ pub(super) async fn acquire<R: Registry>(
     let read = blocking.run(&access.tenant, move |token| manifest.bundle(content, &limits, token));
     Ok(Acquired {
         bundle: read.await?.map_err(AcquireError::ReadBundle)?,
-        annotations: Arc::new(annotations),
+        annotations,
     })
 }
 

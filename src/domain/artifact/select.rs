@@ -1,6 +1,7 @@
 //! Which layer of an image is the bundle, and which image of an index has it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::wire::{Entry, Image, Platform};
 use super::{
@@ -27,7 +28,7 @@ pub(super) fn bundle(image: Image) -> Result<PolicyManifest, ManifestError> {
     layer.artifact_type = None;
     Ok(PolicyManifest {
         bundle: layer,
-        annotations: truncated(&annotations),
+        annotations: Arc::new(truncated(&annotations)),
     })
 }
 

@@ -20,7 +20,10 @@ fn manifest(digest: Digest, size: u64) -> Verified<PolicyManifest> {
         annotations: std::collections::BTreeMap::new(),
     };
     let annotations = std::collections::BTreeMap::new();
-    verified.carry_over(PolicyManifest { bundle, annotations })
+    verified.carry_over(PolicyManifest {
+        bundle,
+        annotations: annotations.into(),
+    })
 }
 
 fn read_within(bytes: Vec<u8>, limits: &Limits) -> Result<Verified<Bundle>, BundleError> {

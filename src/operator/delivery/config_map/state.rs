@@ -217,6 +217,8 @@ impl ConfigMapStates {
     fn entry(&mut self, target: &ConfigMapDelivery) -> &mut ConfigMapState {
         let known = self.0.iter().position(|state| state.name == target.name);
         let index = known.unwrap_or_else(|| {
+            // A list that grows by itself has room for four of these from the first on.
+            self.0.reserve_exact(1);
             self.0.push(ConfigMapState {
                 name: target.name.clone(),
                 applied: None,

@@ -1,7 +1,5 @@
 //! ConfigMaps for tests of whatever remembers them.
 
-use std::collections::BTreeMap;
-
 use super::live::LiveConfigMap;
 use super::state::ConfigMapStates;
 use super::target::ConfigMapDelivery;
@@ -28,8 +26,8 @@ pub(crate) fn delivered_to(name: &str) -> ConfigMapStates {
         },
         content: None,
         names_owner: true,
-        labels: BTreeMap::new(),
-        annotations: BTreeMap::new(),
+        labels: Vec::new(),
+        annotations: Vec::new(),
         removal: None,
         immutable: false,
         creation: None,

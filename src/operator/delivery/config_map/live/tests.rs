@@ -40,8 +40,8 @@ impl Case {
             },
             content: Some(bundle),
             names_owner: true,
-            labels: target.all_labels(),
-            annotations: target.all_annotations(&revision, &bundle),
+            labels: target.all_labels().into_iter().collect(),
+            annotations: target.all_annotations(&revision, &bundle).into_iter().collect(),
             removal: None,
             immutable: false,
             creation: None,
@@ -64,8 +64,8 @@ fn where_all_is_as_it_should_be_nothing_is_done() {
     let mut case = Case::settled();
     assert!(case.holds());
     // What others put beside ours is theirs.
-    case.live.labels.insert("theirs".into(), "x".into());
-    case.live.annotations.insert("theirs".into(), "x".into());
+    case.live.labels.push(("theirs".into(), "x".into()));
+    case.live.annotations.push(("theirs".into(), "x".into()));
     assert!(case.holds());
 }
 
@@ -89,7 +89,7 @@ fn each_single_difference_is_delivered() {
         ("content", |case| case.live.content = Some(Digest::of(b"other"))),
         ("no content", |case| case.live.content = None),
         ("our label", |case| {
-            drop(case.live.labels.remove(MANAGED_BY_LABEL));
+            case.live.labels.retain(|(key, _)| key != MANAGED_BY_LABEL);
         }),
         ("our annotations", |case| case.live.annotations.clear()),
     ];
