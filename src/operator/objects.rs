@@ -113,7 +113,7 @@ fn read_error(error: &kube::Error) -> ReadError {
     match error {
         kube::Error::Api(status) if status.code == 403 => ReadError::Forbid(message),
         kube::Error::SerdeError(_) | kube::Error::FromUtf8(_) => ReadError::Decode(message),
-        _ => ReadError::Answer(message),
+        _ => ReadError::Temporary(message),
     }
 }
 

@@ -1,17 +1,17 @@
 //! Circuit breakers for hosts that do not answer, so that not every caller has to wait for them.
 //!
-//! After [`FAILURES`] requests in a row without an answer the circuit of a host opens: further requests fail at once
-//! with the error of the last one, but for one probe of each tenant at a time. The first answer closes it. An answer is anything that
-//! came from the host, whatever its status: a host that says 503 says when to come back, and is quick about it.
+//! After [`FAILURES`] requests in a row without a response the circuit of a host opens: further requests fail at once
+//! with the error of the last one, except for one probe of each tenant at a time. The first response closes it, whatever
+//! its status: a host that responds with 503 is quick about it, and says when to come back.
 //!
 //! **Security invariant:** no tenant can make a host fail for another.
 //!
 //! * A circuit belongs to a host *and* the settings by which it is reached, so one tenant's certificates or plain HTTP
 //!   say nothing about the host of others.
-//! * The requests that went unanswered may have been about something that only one tenant can ask for, such as a
+//! * The requests without a response may have been about something that only one tenant can ask for, such as a
 //!   repository that a registry fetches from a server of that tenant. So each tenant has a probe of its own, and an open
-//!   circuit does not stop a caller that was answered within the last hour, until its own request fails, too. Where so
-//!   many were answered that some must be forgotten, the tenant with the most of them loses one.
+//!   circuit does not stop a caller that had a response within the last hour, until its own request fails, too. If there
+//!   are so many that some must be forgotten, the tenant with the most of them loses one.
 //! * A request that its sender gave up counts only after [`PATIENCE`]: a run with one second left says nothing about
 //!   the host.
 //! * Hosts are chosen by attackers. At most [`MAX_CIRCUITS`] are kept; the least recently used goes first, and its host
@@ -28,7 +28,7 @@ use super::error::NetworkError;
 use crate::domain::access::{AccessKey, Tenant};
 use crate::domain::digest::Digest;
 
-/// Requests without an answer, one after the other, that open a circuit.
+/// Requests without a response, one after the other, that open a circuit.
 const FAILURES: u32 = 3;
 /// How long an abandoned request must have waited to count as a failure.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -36,7 +36,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const MAX_CIRCUITS: u64 = 512;
 /// A circuit of a host that was not used for so long is dropped.
 const IDLE: Duration = Duration::from_hours(1);
-/// For how long, and of how many for one host, it is known that they were answered.
+/// For how long, and for how many callers of one host, it is known that they had a response.
 const ANSWERED_FOR: Duration = Duration::from_hours(1);
 const MAX_ANSWERED: usize = 256;
 
@@ -58,13 +58,13 @@ pub(crate) struct CircuitBreakers(Cache<Route, Arc<Mutex<Circuit>>>);
 /// What is known of one host.
 #[derive(Debug, Default)]
 pub(crate) struct Circuit {
-    /// Failures since the last answer.
+    /// Failures since the last response.
     failures: u32,
     /// The last of them.
     error: Option<NetworkError>,
     /// Whose probes are under way.
     probing: HashSet<Tenant>,
-    /// Who was answered, and when.
+    /// Who had a response, and when.
     answered: HashMap<Caller, Instant>,
 }
 
@@ -126,7 +126,7 @@ impl Circuit {
         self.answered.insert(caller, Instant::now());
     }
 
-    /// Forgets the oldest answer of the tenant with the most.
+    /// Forgets the oldest response of the tenant with the most.
     fn forget_one(&mut self) {
         let mut counts: HashMap<&Tenant, usize> = HashMap::new();
         for (tenant, _) in self.answered.keys() {

@@ -33,7 +33,7 @@ use crate::operator::identity::policy_image_owners;
 use crate::operator::metrics::{Metrics, WatchedKind};
 use crate::operator::received::ConfigMapMetadata;
 
-/// Most objects of one answer. An object can hold more than a megabyte, and an answer is in memory as a whole, twice.
+/// Most objects of one response. An object can hold more than a megabyte, and a response is in memory as a whole, twice.
 const PAGE_SIZE: u32 = 25;
 
 /// Most characters of an annotation that are kept: one more than are compared and reported.

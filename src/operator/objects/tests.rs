@@ -92,7 +92,7 @@ async fn a_refusal_and_an_outage_are_told_apart() {
     assert!(matches!(error, ReadError::Forbid(_)), "{error:?}");
     let (objects, _) = server(500, &status(500, "InternalError"));
     let error = objects.secret("acme", "pull", &["key"]).await.unwrap_err();
-    assert!(matches!(error, ReadError::Answer(_)), "{error:?}");
+    assert!(matches!(error, ReadError::Temporary(_)), "{error:?}");
     let (objects, _) = server(404, &status(404, "NotFound"));
     assert_eq!(objects.secret("acme", "pull", &["key"]).await.unwrap(), None);
 }

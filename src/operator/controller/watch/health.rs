@@ -168,7 +168,7 @@ fn cause(error: &watcher::Error) -> String {
         watcher::Error::WatchError(status) => {
             format!("watch: {}", describe(&kube::Error::Api(status.clone())))
         }
-        watcher::Error::NoResourceVersion => "watch: an answer without a resource version".to_owned(),
+        watcher::Error::NoResourceVersion => "watch: a response without a resource version".to_owned(),
     }
 }
 

@@ -109,7 +109,7 @@ impl Classify for DereferenceError {
             }
             Self::Read { source, .. } => match source {
                 ReadError::Forbid(_) | ReadError::Decode(_) => Disposition::Stalled,
-                ReadError::Answer(_) => Disposition::Retry,
+                ReadError::Temporary(_) => Disposition::Retry,
             },
         }
     }

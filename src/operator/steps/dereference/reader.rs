@@ -41,5 +41,5 @@ pub enum ReadError {
     Decode(String),
     /// There was no response, or an error that may pass.
     #[error("{0}")]
-    Answer(String),
+    Temporary(String),
 }

@@ -224,7 +224,7 @@ async fn no_service_account_leads_out_of_the_namespace(#[case] account: &str, #[
 
 #[rstest]
 #[case::forbidden(ReadError::Forbid("no".into()), Reason::KubernetesApiFailed, Disposition::Stalled)]
-#[case::unavailable(ReadError::Answer("no".into()), Reason::KubernetesApiFailed, Disposition::Retry)]
+#[case::unavailable(ReadError::Temporary("no".into()), Reason::KubernetesApiFailed, Disposition::Retry)]
 #[case::undecodable(ReadError::Decode("no".into()), Reason::ReferenceInvalid, Disposition::Stalled)]
 #[tokio::test]
 async fn an_api_server_that_refuses_is_not_asked_again_soon(
