@@ -21,9 +21,9 @@ const RESPONSE_LIMIT: Duration = Duration::from_secs(30);
 /// Most time until the response to a watch begins. After that the watcher checks for signs of life by itself.
 pub(crate) const WATCH_START_LIMIT: Duration = Duration::from_secs(10);
 
-/// The API server did not answer in time.
+/// The API server did not respond in time, or only with errors that the client tries again.
 #[derive(Debug, thiserror::Error)]
-#[error("no complete response within {} s", .0.as_secs_f32())]
+#[error("no complete response within {} s, in which 429, 503 and 504 were tried again", .0.as_secs_f32())]
 struct ResponseTimeout(Duration);
 
 /// A service whose every call ends in time.
