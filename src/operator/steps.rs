@@ -2,82 +2,25 @@
 //!
 //! Steps return errors and never touch conditions; `status` alone knows conditions, and only writes them.
 
+pub mod context;
 mod deliver;
 pub mod dereference;
 pub mod outcome;
 pub mod restore;
 pub mod validate;
 
-use std::future::Future;
-use std::time::{Duration, Instant};
-
-use tokio::time::sleep;
+use std::time::Instant;
 
 use super::api::spec::PolicyImage;
 use super::delivery::config_map::ConfigMapStates;
-use super::delivery::{Cluster, is_intact};
 use super::identity::ObjectKey;
-use super::slot::Slot;
 use crate::pipeline::Pipeline;
 use crate::pipeline::ports::Ports;
 use crate::pipeline::single_flight::Freshness;
+use context::RunContext;
 use dereference::ObjectReader;
 use outcome::{Failure, StepError, Success, VerifiedPlan};
 use validate::{OperatorOptions, Plan, ValidateError};
-
-/// How soon a run that waits looks for ConfigMaps that were changed, and how seldom it does after restorations.
-const RESTORATION_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
-
-/// What the steps of one run work with.
-pub struct RunContext<'a, P> {
-    /// The object, as its watch shows it.
-    pub object: &'a PolicyImage,
-    /// The same object, for all time.
-    pub key: &'a ObjectKey,
-    /// The cluster.
-    pub cluster: Cluster<'a>,
-    /// The use cases.
-    pub pipeline: &'a Pipeline<P>,
-    /// The right to work.
-    pub slot: &'a mut Slot,
-    /// What is known of the ConfigMaps. Changed at once where something is found or written, because the deadline can
-    /// end a run anywhere.
-    pub config_maps: &'a mut ConfigMapStates,
-}
-
-impl<'a, P: Ports> RunContext<'a, P> {
-    /// Waits for what `work` does with the pipeline, without the slot. ConfigMaps that another client changes meanwhile
-    /// are restored: how long the wait takes is up to a registry.
-    ///
-    /// Whoever changes one again and again has it restored less and less often.
-    pub async fn wait_for<F: Future>(&mut self, work: impl FnOnce(&'a Pipeline<P>) -> F) -> F::Output {
-        // Boxed, so that the caller's future stays small.
-        let mut work = Box::pin(work(self.pipeline));
-        let (mut pause, longest) = RESTORATION_PAUSE;
-        loop {
-            let changed = until_changed(self.cluster, self.key, self.config_maps, pause);
-            let wait = async {
-                tokio::select! {
-                    output = &mut work => Some(output),
-                    () = changed => None,
-                }
-            };
-            if let Some(output) = self.slot.release_during(wait).await {
-                return output;
-            }
-            restore::restore_changed(self).await;
-            pause = longest.min(pause * 2);
-        }
-    }
-}
-
-/// Waits for the watch to show one of the ConfigMaps not as we left it.
-async fn until_changed(cluster: Cluster<'_>, key: &ObjectKey, config_maps: &ConfigMapStates, pause: Duration) {
-    sleep(pause).await;
-    while is_intact(cluster, key.namespace(), config_maps) {
-        sleep(pause).await;
-    }
-}
 
 /// The plan of the object: dereferences and validates its spec.
 ///

@@ -13,8 +13,9 @@ use crate::operator::delivery::{Cluster, ConfigMaps, is_intact};
 use crate::operator::identity::ObjectKey;
 use crate::operator::slot::Slot;
 use crate::operator::status::StatusWrite;
+use crate::operator::steps::context::RunContext;
 use crate::operator::steps::outcome::{Failure, LastGoodState, Outcome};
-use crate::operator::steps::{self, RunContext, restore, validate};
+use crate::operator::steps::{self, restore, validate};
 use crate::pipeline::ports::Ports;
 use crate::pipeline::single_flight::Freshness;
 
@@ -91,7 +92,7 @@ async fn run_steps<P: Ports>(
         Ok(plan) => {
             let carried_out = async {
                 if trigger == Trigger::ConfigMapChanged {
-                    restore::restore_changed(run).await;
+                    run.restore_changed().await;
                 }
                 steps::carry_out(&plan, freshness, run).await
             };

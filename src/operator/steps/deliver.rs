@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::RunContext;
+use super::context::RunContext;
 use super::outcome::{StepError, VerifiedPlan};
 use crate::domain::digest::Digest;
 use crate::operator::api::status::PolicyImageStatus;

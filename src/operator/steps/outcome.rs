@@ -256,7 +256,11 @@ impl StepError {
     /// Whether another client changed an object between our read and our write.
     #[must_use]
     pub fn is_conflict(&self) -> bool {
-        matches!(self, Self::Deliver(error) if error.is_conflict())
+        match self {
+            Self::Observe(error) => error.is_conflict(),
+            Self::Deliver(error) => error.is_conflict(),
+            _ => false,
+        }
     }
 
     /// Whether it says that this very revision is not trusted.

@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
+use super::context::RunContext;
 use super::deliver::{acquire, reported};
 use super::outcome::{LastGoodState, StepError};
+use super::resolve_and_verify;
 use super::validate::Plan;
-use super::{RunContext, resolve_and_verify};
 use crate::domain::digest::Digest;
 use crate::domain::source::Source;
 use crate::operator::api::spec::PolicyImage;
 use crate::operator::delivery::config_map::{LastGood, Restoration};
 use crate::operator::delivery::{ConfigMapDelivery, Delivery};
-use crate::operator::identity::ObjectKey;
 use crate::pipeline::ports::Ports;
 use crate::pipeline::single_flight::Freshness;
 use tokio::time::timeout;
@@ -31,7 +31,7 @@ pub async fn restore_last_good<P: Ports>(
         // run is repeated and observes it again; to restore now could take back what was published.
         return LastGoodState::Unknown;
     }
-    let Some(recorded) = recorded_target(run.object, run.key) else {
+    let Some(recorded) = run.recorded_target() else {
         return LastGoodState::InPlace;
     };
     // Status may be that of an earlier spec, whose ConfigMap was removed since.
@@ -71,19 +71,6 @@ pub async fn restore_last_good<P: Ports>(
     }
 }
 
-/// Restores what another client changed, before any request to a registry: that may take long, and its result is no
-/// reason to leave OPA with something else meanwhile. Nothing is restored that the last verification refused. Where
-/// this fails, the run reports it.
-pub async fn restore_changed<P: Ports>(run: &mut RunContext<'_, P>) {
-    let Some(target) = recorded_target(run.object, run.key) else {
-        return;
-    };
-    let is_trusted = run.config_maps.last_good(&target).is_some_and(|last| !last.refused);
-    if is_trusted && let Restoration::Restored = target.restore(run.cluster, run.config_maps, None, |_| false).await {
-        tracing::info!(config_map = target.name, "restored what another client changed");
-    }
-}
-
 /// The last good bundle of an object that this process has delivered nothing for: after a restart, or where another
 /// policy admitted the bundle in its state.
 ///
@@ -116,11 +103,4 @@ async fn recover<P: Ports>(target: &ConfigMapDelivery, plan: &Plan, run: &mut Ru
 /// Which revision status says was delivered last.
 fn recorded_digest(object: &PolicyImage) -> Option<Digest> {
     object.status.as_ref()?.source.as_ref()?.digest.parse().ok()
-}
-
-/// Where status says that the last good bundle is; none where nothing was delivered yet.
-fn recorded_target(object: &PolicyImage, key: &ObjectKey) -> Option<ConfigMapDelivery> {
-    let status = object.status.as_ref()?;
-    status.bundle.as_ref()?;
-    ConfigMapDelivery::recorded(key.clone(), status.delivery.as_ref()?)
 }

@@ -54,7 +54,10 @@ async fn call(server: Server, uri: &'static str) -> Result<Response<impl BodyExt
 #[tokio::test]
 async fn a_server_that_stops_answering_holds_nobody(#[case] server: Server, #[case] uri: &'static str) {
     let error = call(server, uri).await.err().expect("given up").to_string();
-    assert_eq!(error, "no complete response within 0.05 s, in which 429, 503 and 504 were tried again");
+    assert_eq!(
+        error,
+        "no complete response within 0.05 s, in which 429, 503 and 504 were tried again"
+    );
 }
 
 #[tokio::test]

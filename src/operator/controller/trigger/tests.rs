@@ -25,7 +25,7 @@ fn config_map(uid: &str, version: &str) -> ObjectVersion {
 }
 
 impl Case {
-    fn settled() -> Self {
+    fn up_to_date() -> Self {
         let started = Instant::now();
         let request = ReconcileRequest {
             generation: Some(3),
@@ -74,7 +74,7 @@ impl Case {
 
 #[test]
 fn an_object_is_left_alone_until_it_is_due() {
-    let mut case = Case::settled();
+    let mut case = Case::up_to_date();
     assert_eq!(case.decide(), Decision::Wait(Duration::from_mins(4)));
     case.now += Duration::from_mins(4);
     assert_eq!(case.decide(), Decision::Run(Trigger::Due));
@@ -98,14 +98,14 @@ type Change = fn(&mut Case);
     Trigger::Requested
 )]
 fn a_change_is_a_run_at_once(#[case] change: Change, #[case] trigger: Trigger) {
-    let mut case = Case::settled();
+    let mut case = Case::up_to_date();
     change(&mut case);
     assert_eq!(case.decide(), Decision::Run(trigger));
 }
 
 #[test]
 fn what_is_being_deleted_is_left_alone_and_what_is_suspended_says_so() {
-    let mut case = Case::settled();
+    let mut case = Case::up_to_date();
     case.config_map = None;
     case.object["spec"]["suspend"] = json!(true);
     assert_eq!(case.decide(), Decision::Suspend);
@@ -119,7 +119,7 @@ fn what_is_being_deleted_is_left_alone_and_what_is_suspended_says_so() {
 #[case::of_a_spec(|case: &mut Case| case.object["status"]["observedGeneration"] = json!(2), Trigger::SpecChanged)]
 #[case::of_a_user(|case: &mut Case| case.object["status"]["lastHandledReconcileAt"] = json!("none"), Trigger::Requested)]
 fn a_run_that_was_not_reported_is_run_again_when_it_is_due(#[case] change: Change, #[case] trigger: Trigger) {
-    let mut case = Case::settled();
+    let mut case = Case::up_to_date();
     change(&mut case);
     case.state.last_run.as_mut().unwrap().is_reported = false;
     assert_eq!(case.decide(), Decision::Wait(Duration::from_mins(4)));
@@ -130,7 +130,7 @@ fn a_run_that_was_not_reported_is_run_again_when_it_is_due(#[case] change: Chang
 /// Each write of a client that writes all the time would else be a run.
 #[test]
 fn after_a_conflict_a_changed_config_map_waits_and_a_user_does_not() {
-    let mut case = Case::settled();
+    let mut case = Case::up_to_date();
     (case.state.conflicts, case.config_map) = (1, None);
     assert_eq!(case.decide(), Decision::Wait(Duration::from_mins(4)));
     case.request("second");
@@ -146,7 +146,7 @@ fn a_config_map_that_is_changed_again_and_again_is_restored_less_and_less_often(
     #[case] restorations: u32,
     #[case] seconds: u64,
 ) {
-    let mut case = Case::settled();
+    let mut case = Case::up_to_date();
     case.config_map = None;
     case.state.restorations = restorations;
     let started = case.state.last_run.as_ref().unwrap().started;
@@ -161,7 +161,7 @@ fn a_config_map_that_is_changed_again_and_again_is_restored_less_and_less_often(
 
 #[test]
 fn a_request_that_is_taken_back_asks_for_nothing() {
-    let mut case = Case::settled();
+    let mut case = Case::up_to_date();
     case.object["metadata"]["annotations"] = json!({});
     assert!(matches!(case.decide(), Decision::Wait(_)));
     case.state.last_run = None;
@@ -170,7 +170,7 @@ fn a_request_that_is_taken_back_asks_for_nothing() {
 
 #[test]
 fn requests_are_answered_once_a_second() {
-    let mut case = Case::settled();
+    let mut case = Case::up_to_date();
     case.request("second");
     case.now -= Duration::from_millis(59_600);
     assert_eq!(case.decide(), Decision::Wait(Duration::from_millis(600)));
@@ -181,7 +181,7 @@ fn requests_are_answered_once_a_second() {
 #[case::of_the_status(|case: &mut Case| case.object["metadata"]["resourceVersion"] = json!("19"))]
 #[case::of_the_spec(|case: &mut Case| case.object["metadata"]["generation"] = json!(2))]
 fn nothing_is_done_on_a_view_that_is_older_than_what_was_written(#[case] change: Change) {
-    let mut case = Case::settled();
+    let mut case = Case::up_to_date();
     change(&mut case);
     case.config_map = None;
     case.now -= Duration::from_secs(55);
@@ -195,7 +195,7 @@ fn nothing_is_done_on_a_view_that_is_older_than_what_was_written(#[case] change:
 
 #[test]
 fn a_server_that_does_not_count_versions_does_not_stop_runs() {
-    let mut case = Case::settled();
+    let mut case = Case::up_to_date();
     case.object["metadata"]["resourceVersion"] = json!("opaque");
     case.object["metadata"]["generation"] = json!(4);
     assert_eq!(case.decide(), Decision::Run(Trigger::SpecChanged));

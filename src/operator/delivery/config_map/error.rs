@@ -30,6 +30,12 @@ pub enum ObserveError {
         /// Its name.
         name: String,
     },
+    /// It holds a delivery of another process, which may know a newer version of the object.
+    #[error("ConfigMap '{name}' was delivered by another process of the operator just now")]
+    DeliveredByOther {
+        /// Its name.
+        name: String,
+    },
     /// The API server did not show it.
     #[error(transparent)]
     Read(KubeError),
@@ -46,12 +52,20 @@ pub enum ObserveError {
     LeadershipLost(#[from] LeadershipLost),
 }
 
+impl ObserveError {
+    /// Whether to look again helps.
+    #[must_use]
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Self::DeliveredByOther { .. })
+    }
+}
+
 impl Classify for ObserveError {
     fn reason(&self) -> Reason {
         match self {
             Self::Foreign { .. } | Self::Namesake { .. } => Reason::NotOwned,
             Self::Read(error) => error.reason(),
-            Self::Identify { .. } => Reason::KubernetesApiFailed,
+            Self::DeliveredByOther { .. } | Self::Identify { .. } => Reason::KubernetesApiFailed,
             Self::LeadershipLost(error) => error.reason(),
         }
     }
@@ -61,7 +75,7 @@ impl Classify for ObserveError {
             Self::Foreign { .. } => Disposition::Stalled,
             Self::Namesake { .. } => Disposition::WaitFor(NAMESAKE_RETRY),
             Self::Read(error) => error.disposition(),
-            Self::Identify { .. } => Disposition::Retry,
+            Self::DeliveredByOther { .. } | Self::Identify { .. } => Disposition::Retry,
             Self::LeadershipLost(error) => error.disposition(),
         }
     }

@@ -110,6 +110,13 @@ impl LiveConfigMap {
         wanted != *self
     }
 
+    /// Whether it holds what one of our deliveries put there, as far as it says so itself.
+    pub(super) fn is_delivery(&self) -> bool {
+        let digest = self.content.map(|content| content.to_string());
+        let said = self.annotations.iter().find(|(key, _)| key == BUNDLE_DIGEST_ANNOTATION);
+        digest.is_some() && digest.as_ref() == said.map(|(_, said)| said)
+    }
+
     /// Whether it is what delivering `bundle`, which comes from `revision`, to `target` would make of it. What others put
     /// beside our labels and annotations is theirs.
     #[must_use]

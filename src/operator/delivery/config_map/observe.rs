@@ -61,6 +61,12 @@ impl ConfigMapDelivery {
                 states.record_revision(self, revision);
                 Ok(None)
             }
+            // By an earlier leader, for a version of the object that our watch may not show yet. It gets the time of a new
+            // run to do so, or what was published would be taken back for a moment.
+            Observed::Ours(live) if live.is_delivery() && states.note_other(self, &live) => {
+                let name = self.name.clone();
+                Err(ObserveError::DeliveredByOther { name })
+            }
             outdated => Ok(Some(outdated)),
         }
     }

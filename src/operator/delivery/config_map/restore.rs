@@ -37,9 +37,7 @@ impl ConfigMapDelivery {
             Ok(Observed::Ours(live)) => Some(live),
             Ok(Observed::Absent) => None,
             Err(ObserveError::Foreign { .. } | ObserveError::Namesake { .. }) => return Restoration::Missing(None),
-            Err(ObserveError::Read(_) | ObserveError::Identify { .. } | ObserveError::LeadershipLost(_)) => {
-                return Restoration::Undetermined;
-            }
+            Err(_) => return Restoration::Undetermined,
         };
         let last = states.last_good(self).cloned();
         let verified = states.verified_content(self);

@@ -25,6 +25,8 @@ struct ConfigMapState {
     delivered: Option<Digest>,
     /// The bundle of a write that may have taken effect, as far as its response told.
     attempted: Option<Digest>,
+    /// The version in which it was last seen to hold a delivery of another process.
+    by_other: Option<ObjectVersion>,
 }
 
 /// A ConfigMap as we left it.
@@ -162,6 +164,20 @@ impl ConfigMapStates {
             .is_some_and(|state| state.attempted.as_ref() == Some(bundle))
     }
 
+    /// Remembers that `target` holds a delivery in this version that this process did not leave there. Returns whether that
+    /// is new.
+    pub(super) fn note_other(&mut self, target: &ConfigMapDelivery, live: &LiveConfigMap) -> bool {
+        let state = self.entry(target);
+        let left = state.applied.as_ref().map(|applied| &applied.live.version);
+        if left == Some(&live.version) || state.attempted.is_some() {
+            return false;
+        }
+        let version = Some(live.version.clone());
+        let is_new = state.by_other != version;
+        state.by_other = version;
+        is_new
+    }
+
     /// Remembers what can be delivered again.
     pub fn record_last_good(&mut self, last_good: LastGood) {
         let target = last_good.target.clone();
@@ -225,6 +241,7 @@ impl ConfigMapStates {
                 last_good: None,
                 delivered: None,
                 attempted: None,
+                by_other: None,
             });
             self.0.len() - 1
         });

@@ -283,6 +283,21 @@ async fn a_config_map_whose_creation_is_refused_is_looked_at_by_the_next_run() {
     assert_eq!(world.requests(), ["GET one", "GET two"], "found in place");
 }
 
+/// An earlier leader may have known a newer version of the object. The watch gets the time of a run to show it.
+#[tokio::test]
+async fn what_another_process_delivered_is_looked_at_twice_before_it_is_replaced() {
+    let mut world = World::new();
+    world.run(&["one"], "one").await.unwrap();
+    world.states = ConfigMapStates::default();
+    world.image = world.newer_image.clone();
+    world.requests();
+    let failure = world.run(&["one"], "one").await.unwrap_err();
+    assert!(failure.error.is_conflict(), "{}", failure.error);
+    assert_eq!(world.requests(), ["GET one"]);
+    world.run(&["one"], "one").await.unwrap();
+    assert_eq!(world.requests(), ["GET one", "PATCH one"]);
+}
+
 /// The watch may show the ConfigMap as we left it for a while yet.
 #[tokio::test]
 async fn a_conflict_ends_the_run_and_the_next_one_reads_again() {

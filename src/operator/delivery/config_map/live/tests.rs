@@ -14,7 +14,7 @@ struct Case {
 
 impl Case {
     /// Everything is as it should be.
-    fn settled() -> Self {
+    fn up_to_date() -> Self {
         let text = |key: &str, value: &str| BTreeMap::from([(key.to_owned(), value.to_owned())]);
         let target = ConfigMapDelivery {
             owner: ObjectKey {
@@ -61,7 +61,7 @@ impl Case {
 
 #[test]
 fn where_all_is_as_it_should_be_nothing_is_done() {
-    let mut case = Case::settled();
+    let mut case = Case::up_to_date();
     assert!(case.holds());
     // What others put beside ours is theirs.
     case.live.labels.push(("theirs".into(), "x".into()));
@@ -94,7 +94,7 @@ fn each_single_difference_is_delivered() {
         ("our annotations", |case| case.live.annotations.clear()),
     ];
     for (name, change) in differences {
-        let mut case = Case::settled();
+        let mut case = Case::up_to_date();
         change(&mut case);
         assert!(!case.holds(), "{name}");
     }
