@@ -173,7 +173,12 @@ pub(super) fn is_identified(metadata: &ObjectMeta) -> bool {
 /// The owners of an object that are PolicyImages, of whatever version of the API.
 pub(super) fn policy_image_owners(metadata: &ObjectMeta) -> impl Iterator<Item = &OwnerReference> {
     let owners = metadata.owner_references.iter().flatten();
-    owners.filter(|owner| owner.kind == "PolicyImage" && owner.api_version.split('/').next() == Some(GROUP))
+    owners.filter(|owner| is_policy_image(owner))
+}
+
+/// Whether the reference is to a PolicyImage, of any version.
+pub(super) fn is_policy_image(owner: &OwnerReference) -> bool {
+    owner.kind == "PolicyImage" && owner.api_version.split('/').next() == Some(GROUP)
 }
 
 fn required<'a>(field: Option<&'a String>, name: &'static str) -> Result<&'a str, MissingField> {

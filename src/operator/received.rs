@@ -5,13 +5,15 @@
 //! one such object hides all others. So only what is used is read, each part by itself, and the rest is passed over
 //! without being looked at.
 
+mod bounded;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 
 use k8s_openapi::api::core::v1::ConfigMap;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta, OwnerReference, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
 use k8s_openapi::{ByteString, NamespaceResourceScope};
 use kube::Resource;
@@ -19,10 +21,12 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
+use bounded::{Controller, Lenient, Managers, Texts};
+
 /// An object of kind `K` of which the metadata and `B` were read.
 ///
-/// Of the metadata this is the name, namespace, UID, versions, labels, annotations, owners, who wrote to it, and
-/// whether it is being deleted; all else is empty.
+/// Of the metadata this is the name, namespace, UID, versions, labels, annotations, the PolicyImage that controls it, who
+/// wrote to it, and whether it is being deleted; all else is empty.
 pub struct Received<K, B> {
     /// The metadata.
     pub metadata: ObjectMeta,
@@ -158,32 +162,14 @@ struct Metadata {
     resource_version: Value,
     generation: Value,
     deletion_timestamp: Value,
-    labels: Value,
-    annotations: Value,
-    owner_references: Value,
-    managed_fields: Option<Vec<Manager>>,
-}
-
-/// An entry of the managed fields without the fields, which can be nested deeper than a decoder goes.
-#[derive(Deserialize)]
-struct Manager {
-    #[serde(default)]
-    manager: Value,
-    #[serde(default)]
-    operation: Value,
+    labels: Lenient<Texts>,
+    annotations: Lenient<Texts>,
+    owner_references: Lenient<Controller>,
+    managed_fields: Lenient<Managers>,
 }
 
 impl From<Metadata> for ObjectMeta {
     fn from(read: Metadata) -> Self {
-        let managers = read
-            .managed_fields
-            .into_iter()
-            .flatten()
-            .map(|entry| ManagedFieldsEntry {
-                manager: text(entry.manager),
-                operation: text(entry.operation),
-                ..ManagedFieldsEntry::default()
-            });
         Self {
             name: text(read.name),
             namespace: text(read.namespace),
@@ -192,10 +178,10 @@ impl From<Metadata> for ObjectMeta {
             generation: read.generation.as_i64(),
             // Only whether there is one matters, and the value could be one that has no place in the type.
             deletion_timestamp: (!read.deletion_timestamp.is_null()).then_some(Time(Timestamp::UNIX_EPOCH)),
-            labels: texts(read.labels),
-            annotations: texts(read.annotations),
-            owner_references: owners(read.owner_references),
-            managed_fields: Some(managers.collect::<Vec<_>>()).filter(|managers| !managers.is_empty()),
+            labels: read.labels.0.map(|Texts(labels)| labels),
+            annotations: read.annotations.0.map(|Texts(annotations)| annotations),
+            owner_references: read.owner_references.0.map(|Controller(owner)| vec![owner]),
+            managed_fields: read.managed_fields.0.map(|Managers(managers)| managers),
             ..Self::default()
         }
     }
@@ -206,20 +192,6 @@ fn text(value: Value) -> Option<String> {
         Value::String(text) => Some(text),
         _ => None,
     }
-}
-
-fn texts(value: Value) -> Option<BTreeMap<String, String>> {
-    let Value::Object(entries) = value else { return None };
-    let texts = entries.into_iter().filter_map(|(key, value)| Some((key, text(value)?)));
-    Some(texts.collect())
-}
-
-fn owners(value: Value) -> Option<Vec<OwnerReference>> {
-    let Value::Array(owners) = value else { return None };
-    let owners = owners
-        .into_iter()
-        .filter_map(|owner| serde_json::from_value(owner).ok());
-    Some(owners.collect())
 }
 
 #[cfg(test)]

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use rstest::rstest;
 use serde_json::json;
 
@@ -84,7 +86,9 @@ fn a_field_that_is_wrong_does_not_take_the_others_along() {
         wrong[field] = json!("no");
     }
     assert!(is_identified(&metadata(&wrong)));
-    let owner = json!({ "apiVersion": "opcr.io/v1alpha1", "kind": "PolicyImage", "name": "app", "uid": "1" });
+    let owner = json!({
+        "apiVersion": "opcr.io/v1alpha1", "kind": "PolicyImage", "name": "app", "uid": "1", "controller": true,
+    });
     let owners = metadata(&with("ownerReferences", json!([5, owner])));
     assert_eq!(owners.owner_references.unwrap().len(), 1);
     let annotations = metadata(&with("annotations", json!({ "a": "b", "c": 5 })));
@@ -92,6 +96,40 @@ fn a_field_that_is_wrong_does_not_take_the_others_along() {
         annotations.annotations.unwrap(),
         [("a".to_owned(), "b".to_owned())].into()
     );
+}
+
+#[test]
+fn of_long_lists_only_what_is_used_is_kept() {
+    let texts: BTreeMap<String, String> = (0..2000)
+        .map(|number| (format!("key-{number}"), String::new()))
+        .collect();
+    let owner = |number: usize| {
+        json!({
+            "apiVersion": "opcr.io/v1alpha1", "kind": "PolicyImage", "name": "app", "uid": number.to_string(),
+            "controller": number == 1500,
+        })
+    };
+    let mut object = identity();
+    object["labels"] = json!(texts);
+    object["annotations"] = json!(texts);
+    object["ownerReferences"] = (0..2000).map(owner).collect();
+    object["managedFields"] = (0..2000)
+        .map(|_| json!({ "manager": "acme", "fieldsV1": {} }))
+        .collect();
+    let read = metadata(&object);
+    assert!(is_identified(&read));
+    let uids: Vec<_> = read
+        .owner_references
+        .iter()
+        .flatten()
+        .map(|owner| owner.uid.as_str())
+        .collect();
+    assert_eq!(uids, ["1500"]);
+    assert_eq!(
+        (read.labels.unwrap().len(), read.annotations.unwrap().len()),
+        (512, 512)
+    );
+    assert_eq!(read.managed_fields.unwrap().len(), 64);
 }
 
 #[test]

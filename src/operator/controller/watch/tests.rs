@@ -254,7 +254,7 @@ async fn nothing_that_is_not_used_is_kept() {
 
 #[tokio::test(start_paused = true)]
 async fn a_config_map_that_names_no_policy_image_is_as_good_as_deleted() {
-    let owner = |kind: &str| json!([{ "apiVersion": "opcr.io/v1alpha1", "kind": kind, "name": "app", "uid": "1" }]);
+    let owner = |kind: &str| json!([{ "apiVersion": "opcr.io/v1alpha1", "kind": kind, "name": "app", "uid": "1", "controller": true }]);
     let config_map = |name: &str, kind: &str| {
         let mut metadata = metadata(name);
         metadata["ownerReferences"] = owner(kind);
