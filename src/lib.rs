@@ -38,8 +38,8 @@
 //!
 //! A *run* is one reconciliation of one object, which metrics call `reconcile`. A change of the spec, the annotation that
 //! requests a run, an edited or deleted ConfigMap, or the clock wakes an object. `operator::controller::trigger` decides
-//! whether there is anything to do. Then, in `operator::steps`, one file for each of the first two steps, and `deliver`
-//! for what needs the cluster again:
+//! whether there is anything to do. Then, in `operator::steps`, whose files are `dereference`, `validate` and
+//! `deliver` (steps 6 and 7); steps 3 to 5 are calls of the pipeline:
 //!
 //! ```text
 //! 1 dereference  kube      PolicyImage              → References                Secrets and ConfigMaps, by name, same namespace
@@ -55,9 +55,10 @@
 //! ```
 //!
 //! Steps return errors and never touch conditions. Each error has a reason and says what happens next
-//! ([`pipeline::reason::Classify`]); `status` alone turns that into conditions. Verification comes before the delivery
-//! is observed. Status is never trusted: an edited one can neither skip a step nor vouch for a bundle. After a failure,
-//! `restore` keeps the last good bundle in place. A write that meets one of another client is no failure but a new run,
+//! ([`pipeline::reason::Classify`]); `status` alone turns that into conditions. A new bundle
+//! is delivered only after its verification; the last good one is restored at any time: when a ConfigMap was changed,
+//! while a run waits for a registry, and after a failure. Status is never trusted: an edited one can neither skip a step
+//! nor vouch for a bundle. A write that meets one of another client is no failure but a new run,
 //! until that happens again and again. `operator::controller::next_state` alone decides what is remembered of a run, and
 //! when the next one is due. `render` is steps 1 to 5 and 7 without a cluster.
 //!
@@ -87,15 +88,16 @@
 //! ([`pipeline::single_flight`]). How old a shared result may be depends on the trigger. A run requested by the
 //! annotation gets a result from after the request. A run after a change takes one at most two seconds older than the
 //! run, and resolves again ten seconds later if it was older than the run at all. A periodic run takes one up to a
-//! tenth of the interval old. A thousand objects on one image cost the registry a handful of requests, and the API
+//! tenth of the interval old, at least 1 s and at most 30 s. A thousand objects on one image cost the registry a handful of requests, and the API
 //! server two writes and one event each.
 //!
 //! # Where new code goes
 //!
-//! Another source (Git) is a variant of [`domain::source::Source`] and of [`domain::revision::Revision`], a port in [`pipeline::ports`] and an adapter. Another
-//! kind of trust (keyless) is a kind of authority beside the keys in [`domain::trust`]; its evidence is gathered in
-//! [`pipeline::verify`] already. Another delivery is a module beside the ConfigMap in `operator::delivery`. A field
-//! enters the API when it works.
+//! Another source (Git) is a variant of [`domain::source::Source`] and of [`domain::revision::Revision`], a port in
+//! [`pipeline::ports`] and an adapter. Another kind of trust (keyless) is a kind of authority beside the keys in
+//! [`domain::trust`]; its evidence is gathered in [`pipeline::verify`] already. Another delivery is a module beside the
+//! ConfigMap in `operator::delivery` and a variant of its `Delivery`; what is restored, reported and remembered of it
+//! between runs has one place each: `steps::restore`, `status`, and `ObjectState`. A field enters the API when it works.
 
 #[cfg(feature = "adapters")]
 pub mod adapters;

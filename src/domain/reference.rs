@@ -55,7 +55,7 @@ impl Repository {
         }
         if !path.split('/').all(is_path_component) {
             return Err(
-                "the repository is not lower-case letters and digits, with single '/', '.', '_', '__' or '-' between them",
+                "the repository is not lower-case letters and digits, joined by '/', '.', '_', '__' or hyphens",
             );
         }
         let is_hub = [DOCKER_HUB, DOCKER_HUB_LEGACY].contains(&host.as_str());

@@ -154,8 +154,13 @@ fn of_registry(error: &RegistryError) -> Option<String> {
         RegistryError::Tls { .. } => {
             "a private authority goes into 'spec.tls.caRef', a registry without TLS needs 'spec.insecure: true'"
         }
-        RegistryError::AddressRefused { .. } => "see '--allow-loopback' and '--deny-private-addresses'",
-        RegistryError::NotAllowed { .. } => "see '--allow-registry'",
+        RegistryError::AddressRefused { .. } => {
+            "use a registry at another address, or ask the operator's administrator about '--allow-loopback' and \
+             '--deny-private-addresses'"
+        }
+        RegistryError::NotAllowed { .. } => {
+            "use an allowed registry, or ask the operator's administrator to allow this one by '--allow-registry'"
+        }
         RegistryError::Storage { .. } => "check '--cache-dir' and its free space",
         RegistryError::MissingSystemCertificates => {
             "install the package 'ca-certificates' beside the operator, or name a PEM file by its environment variable \
@@ -209,7 +214,10 @@ mod tests {
     fn the_same_fact_has_the_same_hint_in_every_step() {
         let host = "registry.example".to_owned();
         let error = RegistryError::NotAllowed { host };
-        let hint = Some("see '--allow-registry'".to_owned());
+        let hint = Some(
+            "use an allowed registry, or ask the operator's administrator to allow this one by '--allow-registry'"
+                .to_owned(),
+        );
         assert_eq!(of_resolve(&ResolveError::QueryRegistry(error.clone())), hint);
         assert_eq!(of_verify(&VerifyError::Lookup(error.clone())), hint);
         assert_eq!(of_acquire(&AcquireError::Fetch(error)), hint);

@@ -152,7 +152,7 @@ impl Metrics {
         own.register("registry_requests", help, self.registry_requests.clone());
         own.register_with_unit(
             "bundle",
-            "Bundle bytes downloaded",
+            "Blob bytes downloaded",
             Unit::Bytes,
             self.bundle_bytes.clone(),
         );
@@ -193,7 +193,7 @@ impl Metrics {
         Run {
             metrics: Arc::clone(self),
             started: Instant::now(),
-            ending: (Reason::Internal, Some(Disposition::Retry)),
+            ending: Some((Reason::Internal, Some(Disposition::Retry))),
         }
     }
 
@@ -269,20 +269,27 @@ impl CacheObserver for Metrics {
 pub struct Run {
     metrics: Arc<Metrics>,
     started: Instant,
-    ending: (Reason, Option<Disposition>),
+    /// Reason and disposition; none if the run is not counted.
+    ending: Option<(Reason, Option<Disposition>)>,
 }
 
 impl Run {
     /// Sets how the run ended, and what happens next if it failed.
     pub fn ended(mut self, reason: Reason, failure: Option<Disposition>) {
-        self.ending = (reason, failure);
+        self.ending = Some((reason, failure));
+    }
+
+    /// The run is repeated at once, and is no result.
+    pub fn repeated(mut self) {
+        self.ending = None;
     }
 }
 
 impl Drop for Run {
     fn drop(&mut self) {
-        let (reason, failure) = self.ending;
         self.metrics.in_flight.dec();
-        self.metrics.reconciled(reason, failure, self.started.elapsed());
+        if let Some((reason, failure)) = self.ending {
+            self.metrics.reconciled(reason, failure, self.started.elapsed());
+        }
     }
 }

@@ -16,7 +16,7 @@ use futures::poll;
 #[derive(Debug, Clone)]
 pub(super) struct Slots(FairSemaphore);
 
-/// One run's right to work.
+/// The slot of one run.
 #[derive(Debug)]
 pub struct Slot {
     slots: Slots,

@@ -33,6 +33,8 @@ pub(super) enum StatusWrite {
     Patched(Option<u64>),
     /// Nobody needs it: the object is gone, or another replica may be the leader.
     Skipped,
+    /// Nothing was reported, because a conflict is tried again first.
+    Withheld,
     /// Another client changed what the run saw, so that a new run is needed.
     Conflict,
     /// The API server did not accept it.
@@ -45,7 +47,7 @@ impl StatusWrite {
     pub(super) fn version(self) -> Option<u64> {
         match self {
             Self::Patched(version) => version,
-            Self::UpToDate | Self::Skipped | Self::Conflict | Self::Failed => None,
+            Self::UpToDate | Self::Skipped | Self::Withheld | Self::Conflict | Self::Failed => None,
         }
     }
 }

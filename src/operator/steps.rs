@@ -36,12 +36,12 @@ pub async fn plan<O: ObjectReader>(
     Ok(validate::validate(object, &references, options)?)
 }
 
-/// Forgets the last good bundles that the policy of now does not admit. A key that is absent or broken admits nothing;
-/// an error that may pass says nothing.
+/// Forgets the last good bundles that the current trust policy does not admit. A key that is absent or broken admits nothing;
+/// a temporary error changes nothing.
 pub fn retain_admitted(plan: &Result<Plan, StepError>, config_maps: &mut ConfigMapStates) {
     match plan {
         Ok(plan) => config_maps.retain_last_good_if_admitted_by(&plan.trust),
-        Err(error) if error.may_pass() => {}
+        Err(error) if error.is_temporary() => {}
         Err(_) => config_maps.forget_last_good(),
     }
 }
@@ -57,7 +57,7 @@ pub async fn resolve_and_verify<'a, P: Ports>(
 ) -> Result<VerifiedPlan<'a>, StepError> {
     let resolution = pipeline.resolve(&plan.source, freshness).await;
     let revision = resolution.outcome?;
-    // A refusal is never shared for as long as a tag is.
+    // A failed verification is shared only briefly.
     let freshness = match freshness {
         Freshness::New => Freshness::New,
         Freshness::Since(_) => Freshness::recent(),

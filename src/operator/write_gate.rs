@@ -7,7 +7,7 @@ use crate::pipeline::reason::{Classify, Disposition, Reason};
 
 /// Another replica may be the leader by now, so nothing more is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("this replica does not lead any more")]
+#[error("this replica is no longer the leader, so nothing more is written")]
 pub struct LeadershipLost;
 
 impl Classify for LeadershipLost {
@@ -20,7 +20,7 @@ impl Classify for LeadershipLost {
     }
 }
 
-/// Hands out the client only while this replica leads. A run has no other client, so it cannot skip the check.
+/// Hands out the client only while this replica leads. The steps have no other client that writes.
 ///
 /// **Invariant:** call it again before each write. A run may have waited for a registry for longer than the Lease
 /// lasts.

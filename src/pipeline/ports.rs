@@ -157,7 +157,7 @@ pub enum RegistryError {
         cause: String,
     },
     /// The TLS handshake failed.
-    #[error("the TLS certificate of '{host}' is not accepted: {cause}")]
+    #[error("TLS with '{host}' failed: {cause}")]
     Tls {
         /// The host.
         host: String,

@@ -18,7 +18,7 @@ pub enum NetworkError {
         host: String,
     },
     /// The TLS handshake failed.
-    #[error("the TLS certificate of '{host}' is not accepted: {cause}")]
+    #[error("TLS with '{host}' failed: {cause}")]
     Tls {
         /// The host.
         host: String,

@@ -46,7 +46,7 @@ pub(crate) struct EndedRun<'a> {
 }
 
 impl ObjectState {
-    /// Whether a run that ended like this is to be repeated without a word.
+    /// Whether a run that ended like this is retried without being reported.
     #[must_use]
     pub(crate) fn tolerates(&self, outcome: &Outcome) -> bool {
         outcome.is_conflict() && self.conflicts < TOLERATED_CONFLICTS
@@ -90,7 +90,10 @@ pub(crate) fn next_state(before: ObjectState, run: EndedRun<'_>) -> (ObjectState
         started: run.started,
         ended: run.ended,
         next_due: run.ended + delay,
-        is_reported: !matches!(run.written, StatusWrite::Conflict | StatusWrite::Failed),
+        is_reported: !matches!(
+            run.written,
+            StatusWrite::Withheld | StatusWrite::Conflict | StatusWrite::Failed
+        ),
         status_version: run.written.version(),
     });
     (state, delay)
@@ -115,7 +118,7 @@ impl EndedRun<'_> {
 /// How long to wait after a run.
 fn time_until_due(state: &ObjectState, run: &EndedRun<'_>) -> Option<Duration> {
     let retry = || backoff(FIRST_RETRY, LAST_RETRY.min(run.interval), state.failures);
-    let looked_at = match state.revalidate_after {
+    let next_check = match state.revalidate_after {
         Some(_) => REVALIDATION.min(run.interval),
         None => run.interval,
     };
@@ -133,7 +136,7 @@ fn time_until_due(state: &ObjectState, run: &EndedRun<'_>) -> Option<Duration> {
             (_, Some(Disposition::Retry)) => retry(),
             // At least this long: the server asked for it.
             (_, Some(Disposition::WaitFor(wait))) => wait,
-            (_, Some(Disposition::Stalled) | None) => looked_at,
+            (_, Some(Disposition::Stalled) | None) => next_check,
         }
     };
     Some(delay.mul_f64(1.0 + JITTER * run.jitter.clamp(0.0, 1.0)))

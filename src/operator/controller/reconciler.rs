@@ -55,12 +55,13 @@ pub(crate) async fn reconcile<P: Ports>(
         }
     };
     let written = if state.tolerates(&outcome) {
-        StatusWrite::Conflict
+        measured.repeated();
+        StatusWrite::Withheld
     } else {
         outcome.log(key);
+        measured.ended(outcome.reason(), outcome.disposition());
         context.status.write(object, &outcome).await
     };
-    measured.ended(outcome.reason(), outcome.disposition());
     let run = EndedRun {
         trigger,
         request: ReconcileRequest::of(object),

@@ -132,7 +132,7 @@ pub(crate) async fn run<R: Reconciler>(
 }
 
 /// The task of one run. A panic ends it and nothing else: without the entry in the queue that follows, the object would
-/// never be run again. Those of the steps do not arrive here, because status reports them.
+/// never be run again. Panics inside the steps are caught earlier, and status reports them.
 async fn run_task<R: Reconciler>(queue: Arc<SharedQueue>, reconciler: Arc<R>, object: NamespacedName, slot: Slot) {
     let run = AssertUnwindSafe(reconciler.reconcile(&object, slot)).catch_unwind();
     let next = run.await.unwrap_or_else(|_| Some(reconciler.panicked()));

@@ -82,7 +82,7 @@ pub(crate) fn decide(object: &PolicyImage, state: &ObjectState, is_intact: bool,
     }
 }
 
-/// How soon after the run before a changed ConfigMap is restored: at once, unless that run restored it, too. Whoever
+/// How long after the previous run a changed ConfigMap is restored: at once, unless that run restored it, too. Whoever
 /// changes a byte of a large ConfigMap again and again would have it written whole each time.
 fn restoration_spacing(restorations: u32) -> Duration {
     let (first, last) = RESTORATION_SPACING;

@@ -154,6 +154,16 @@ fn a_run_is_counted_once_with_its_ending() {
     );
 }
 
+/// A conflict with another client is no failure, and no alert counts it.
+#[test]
+fn a_run_that_is_repeated_is_not_counted() {
+    let metrics = Arc::new(Metrics::new());
+    metrics.run().repeated();
+    let text = text(&metrics);
+    assert!(text.contains("policy_operator_reconciles_in_flight 0\n"), "{text}");
+    assert!(!text.contains("policy_operator_reconcile_total{"), "{text}");
+}
+
 #[test]
 fn a_run_that_panics_or_is_cancelled_is_counted_as_internal() {
     let metrics = Arc::new(Metrics::new());

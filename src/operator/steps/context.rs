@@ -13,20 +13,20 @@ use crate::operator::slot::Slot;
 use crate::pipeline::Pipeline;
 use crate::pipeline::ports::Ports;
 
-/// How soon a run that waits looks for ConfigMaps that were changed, and how seldom it does after restorations.
+/// The first and the longest interval at which a run that waits checks its ConfigMaps.
 const RESTORATION_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
 /// What the steps of one run work with.
 pub struct RunContext<'a, P> {
     /// The object, as its watch shows it.
     pub object: &'a PolicyImage,
-    /// The same object, for all time.
+    /// The same object, by namespace, name and UID.
     pub key: &'a ObjectKey,
     /// The cluster.
     pub cluster: Cluster<'a>,
     /// The use cases.
     pub pipeline: &'a Pipeline<P>,
-    /// The right to work.
+    /// The slot of the run.
     pub slot: &'a mut Slot,
     /// What is known of the ConfigMaps. Changed at once where something is found or written, because the deadline can
     /// end a run anywhere.

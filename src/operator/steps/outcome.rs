@@ -27,7 +27,7 @@ pub struct VerifiedPlan<'a> {
     pub revision: Revision,
     /// The same, with its verification.
     pub verified: Verified<Revision>,
-    /// As of when this is what the source leads to; a shared result may be from before this run began.
+    /// When the resolution of the source started: before this run, if it was shared.
     pub resolved_at: Instant,
 }
 
@@ -36,9 +36,9 @@ pub struct VerifiedPlan<'a> {
 pub enum Outcome {
     /// `spec.suspend` is set; nothing was done.
     Suspended,
-    /// The target holds what the spec asks for, verified as it asks.
+    /// Every delivery holds the verified bundle.
     Success(Box<Success>),
-    /// It does not, or could not be found out.
+    /// At least one does not, or its state is unknown.
     Failure(Failure),
 }
 
@@ -93,7 +93,7 @@ impl Outcome {
             }
             Self::Failure(failure) => {
                 let (reason, error) = (failure.error.reason().as_str(), failure.error.explain());
-                tracing::warn!(namespace, name, reason, error, "not reconciled");
+                tracing::warn!(namespace, name, reason, error, "reconciliation failed");
             }
         }
     }
@@ -246,10 +246,9 @@ impl StepError {
         }
     }
 
-    /// Whether it may pass by itself, so that it says nothing about the object. A panic may not: it is not known what it
-    /// says.
+    /// Whether it may go away by itself, so that it says nothing about the object. What a panic says is not known.
     #[must_use]
-    pub fn may_pass(&self) -> bool {
+    pub fn is_temporary(&self) -> bool {
         self.disposition() == Disposition::Retry && !matches!(self, Self::Panic)
     }
 

@@ -40,10 +40,10 @@ pub async fn restore_last_good<P: Ports>(
     let wanted = plan.iter().flat_map(|plan| &plan.deliveries);
     let newer = wanted.map(|Delivery::ConfigMap(wanted)| wanted).find(is_newer);
     let target = newer.unwrap_or(&recorded);
-    // One whose file was evicted is as good as none.
-    let is_at_hand = |last: &LastGood| last.bundle.value().is_available();
+    // One whose file was evicted cannot be restored.
+    let is_available = |last: &LastGood| last.bundle.value().is_available();
     if let Some(plan) = plan
-        && !run.config_maps.last_good(target).is_some_and(is_at_hand)
+        && !run.config_maps.last_good(target).is_some_and(is_available)
     {
         let recovered = timeout(RESTORE_TIMEOUT, recover(target, plan, run)).await;
         run.slot.resume().await;

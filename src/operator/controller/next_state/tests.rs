@@ -143,7 +143,7 @@ fn conflict() -> Outcome {
 
 #[rstest]
 #[case::of_the_status(&unavailable(), StatusWrite::Conflict)]
-#[case::of_the_config_map(&conflict(), StatusWrite::Conflict)]
+#[case::of_the_config_map(&conflict(), StatusWrite::Withheld)]
 #[case::that_was_reported(&conflict(), StatusWrite::Patched(None))]
 fn a_conflict_is_a_new_run_at_once_and_no_failure(#[case] outcome: &Outcome, #[case] written: StatusWrite) {
     let (state, delay) = next_state(failures(2), ended(outcome, written, 0.0));
@@ -151,7 +151,10 @@ fn a_conflict_is_a_new_run_at_once_and_no_failure(#[case] outcome: &Outcome, #[c
         (state.failures, state.conflicts, delay),
         (2, 1, Some(FIRST_CONFLICT_RETRY))
     );
-    assert_eq!(state.last_run.unwrap().is_reported, written != StatusWrite::Conflict);
+    assert_eq!(
+        state.last_run.unwrap().is_reported,
+        written == StatusWrite::Patched(None)
+    );
 }
 
 /// Or a client that writes all the time would cost a run for each of its writes, and keep the object without conditions.
@@ -160,7 +163,7 @@ fn conflicts_in_a_row_come_more_and_more_slowly_and_are_reported() {
     let (mut state, mut delays, mut tolerated) = (ObjectState::default(), Vec::new(), 0);
     for _ in 0..12 {
         tolerated += u32::from(state.tolerates(&conflict()));
-        let (next, delay) = next_state(state, ended(&conflict(), StatusWrite::Conflict, 0.0));
+        let (next, delay) = next_state(state, ended(&conflict(), StatusWrite::Withheld, 0.0));
         state = next;
         delays.push(delay.unwrap());
     }

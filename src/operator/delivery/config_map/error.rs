@@ -31,7 +31,9 @@ pub enum ObserveError {
         name: String,
     },
     /// It holds a delivery of another process, which may know a newer version of the object.
-    #[error("ConfigMap '{name}' was delivered by another process of the operator just now")]
+    #[error(
+        "ConfigMap '{name}' holds a delivery of another operator process; it is checked again before it is replaced"
+    )]
     DeliveredByOther {
         /// Its name.
         name: String,
@@ -53,7 +55,7 @@ pub enum ObserveError {
 }
 
 impl ObserveError {
-    /// Whether to look again helps.
+    /// Whether it is treated as a conflict: a new run, and not a failure.
     #[must_use]
     pub fn is_conflict(&self) -> bool {
         matches!(self, Self::DeliveredByOther { .. })

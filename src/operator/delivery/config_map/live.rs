@@ -112,9 +112,9 @@ impl LiveConfigMap {
 
     /// Whether it holds what one of our deliveries put there, as far as it says so itself.
     pub(super) fn is_delivery(&self) -> bool {
-        let digest = self.content.map(|content| content.to_string());
         let said = self.annotations.iter().find(|(key, _)| key == BUNDLE_DIGEST_ANNOTATION);
-        digest.is_some() && digest.as_ref() == said.map(|(_, said)| said)
+        let said = said.and_then(|(_, digest)| digest.parse::<Digest>().ok());
+        said.is_some() && said == self.content
     }
 
     /// Whether it is what delivering `bundle`, which comes from `revision`, to `target` would make of it. What others put

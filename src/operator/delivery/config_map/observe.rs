@@ -51,7 +51,7 @@ impl ConfigMapDelivery {
         revision: &Revision,
         bundle: &Digest,
     ) -> Result<Option<Observed>, ObserveError> {
-        if !states.know_of(self) {
+        if !states.contains(self) {
             return Ok(Some(Observed::Absent));
         }
         let observed = self.observe(cluster, states).await?;

@@ -22,7 +22,8 @@ pub enum Restoration {
 }
 
 impl ConfigMapDelivery {
-    /// Makes sure that the ConfigMap still holds what was delivered last. Nothing that `refused` is restored.
+    /// Makes sure that the ConfigMap still holds what was delivered last. No revision for which `refused` returns true is
+    /// restored.
     ///
     /// Where this process has verified nothing yet, the digest in status, `reported`, shows that something else is there,
     /// and never that what is there is good: status can be edited.

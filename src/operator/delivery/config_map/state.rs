@@ -1,5 +1,5 @@
-//! What is cached about the ConfigMaps of an object between two runs. All of it can be lost: it saves work and never
-//! decides.
+//! What is cached about the ConfigMaps of an object between two runs. Losing it costs requests or delays a restoration,
+//! never correctness.
 
 use super::live::LiveConfigMap;
 use super::target::ConfigMapDelivery;
@@ -26,7 +26,7 @@ struct ConfigMapState {
     /// The bundle of a write that may have taken effect, as far as its response told.
     attempted: Option<Digest>,
     /// The version in which it was last seen to hold a delivery of another process.
-    by_other: Option<ObjectVersion>,
+    seen_other_version: Option<ObjectVersion>,
 }
 
 /// A ConfigMap as we left it.
@@ -74,7 +74,7 @@ impl ConfigMapStates {
     }
 
     /// Whether there is reason to believe that `target` exists.
-    pub(super) fn know_of(&self, target: &ConfigMapDelivery) -> bool {
+    pub(super) fn contains(&self, target: &ConfigMapDelivery) -> bool {
         self.of(target).is_some()
     }
 
@@ -173,8 +173,8 @@ impl ConfigMapStates {
             return false;
         }
         let version = Some(live.version.clone());
-        let is_new = state.by_other != version;
-        state.by_other = version;
+        let is_new = state.seen_other_version != version;
+        state.seen_other_version = version;
         is_new
     }
 
@@ -241,7 +241,7 @@ impl ConfigMapStates {
                 last_good: None,
                 delivered: None,
                 attempted: None,
-                by_other: None,
+                seen_other_version: None,
             });
             self.0.len() - 1
         });
