@@ -129,7 +129,7 @@ impl<P: Ports> Reconciler for PolicyImageReconciler<P> {
         // Not in the store: deleted by now.
         let (found, objects, config_maps) =
             views.find_map(|(objects, maps)| Some((objects.get(&key)?, objects, maps)))?;
-        let next = Box::pin(reconciler::reconcile(&found, &self.context, config_maps, slot)).await;
+        let next = Box::pin(reconciler::reconcile(&found, &self.context, objects, config_maps, slot)).await;
         if objects.get(&key).is_none() {
             // Deleted during the run, which then stored its state once more.
             self.context.states.forget(object);

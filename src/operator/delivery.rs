@@ -65,8 +65,8 @@ impl Delivery {
         }
     }
 
-    /// Looks whether it holds `bundle`, which comes from `revision`. Returns what is to be applied; none where it is in
-    /// place.
+    /// Looks whether it holds `bundle`, which comes from `revision`, where status has `recorded` a delivery. Returns what is
+    /// to be applied; none where it is in place.
     ///
     /// # Errors
     /// [`ObserveError`].
@@ -74,12 +74,15 @@ impl Delivery {
         &self,
         cluster: Cluster<'_>,
         states: &mut ConfigMapStates,
+        recorded: Option<&DeliveryStatus>,
         revision: &Revision,
         bundle: &Digest,
     ) -> Result<Option<OutdatedDelivery<'_>>, ObserveError> {
         match self {
             Self::ConfigMap(target) => {
-                let outdated = target.observe_content(cluster, states, revision, bundle).await?;
+                let outdated = target
+                    .observe_content(cluster, states, recorded, revision, bundle)
+                    .await?;
                 Ok(outdated.map(|observed| OutdatedDelivery::ConfigMap(target, observed)))
             }
         }
@@ -108,13 +111,6 @@ impl OutdatedDelivery<'_> {
 #[must_use]
 pub(super) fn is_intact(cluster: Cluster<'_>, namespace: &str, states: &ConfigMapStates) -> bool {
     states.is_intact(|name, version| cluster.shows(namespace, name, version))
-}
-
-/// Remembers where status has `recorded` the bundle of `owner`, which a process that has just started does not know.
-pub(super) fn expect_previous(owner: &ObjectKey, recorded: Option<&DeliveryStatus>, states: &mut ConfigMapStates) {
-    if let Some(target) = recorded.and_then(|status| ConfigMapDelivery::recorded(owner.clone(), status)) {
-        states.expect(&target);
-    }
 }
 
 /// Removes what is left of `owner` at places that are none of `deliveries` any more: where status has `recorded` the

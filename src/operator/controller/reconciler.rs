@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use kube::runtime::reflector::Store;
+
 use super::context::Context;
 use super::deadline::Deadline;
 use super::next_state::{EndedRun, next_state};
@@ -23,6 +25,7 @@ use crate::pipeline::single_flight::Freshness;
 pub(crate) async fn reconcile<P: Ports>(
     object: &PolicyImage,
     context: &Context<P>,
+    policy_images: &Store<PolicyImage>,
     config_maps: &ConfigMaps,
     mut slot: Slot,
 ) -> Option<Duration> {
@@ -46,6 +49,7 @@ pub(crate) async fn reconcile<P: Ports>(
             let mut run = RunContext {
                 object,
                 key,
+                policy_images,
                 cluster,
                 pipeline: &context.pipeline,
                 slot: &mut slot,

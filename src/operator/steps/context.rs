@@ -3,6 +3,8 @@
 use std::future::Future;
 use std::time::Duration;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::runtime::reflector::{ObjectRef, Store};
 use tokio::time::sleep;
 
 use crate::operator::api::spec::PolicyImage;
@@ -22,6 +24,8 @@ pub struct RunContext<'a, P> {
     pub object: &'a PolicyImage,
     /// The same object, by namespace, name and UID.
     pub key: &'a ObjectKey,
+    /// What the watch of PolicyImages shows.
+    pub policy_images: &'a Store<PolicyImage>,
     /// The cluster.
     pub cluster: Cluster<'a>,
     /// The use cases.
@@ -53,7 +57,9 @@ impl<'a, P: Ports> RunContext<'a, P> {
             if let Some(output) = self.slot.release_during(wait).await {
                 return output;
             }
-            self.restore_changed().await;
+            if self.is_current() {
+                self.restore_changed().await;
+            }
             pause = longest.min(pause * 2);
         }
     }
@@ -71,6 +77,20 @@ impl<'a, P: Ports> RunContext<'a, P> {
         {
             tracing::info!(config_map = target.name, "restored what another client changed");
         }
+    }
+
+    /// Whether the watch shows the object still, with the spec of this run. One that was deleted, suspended or changed
+    /// meanwhile may not want its last good bundle back.
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        let shown = self
+            .policy_images
+            .get(&ObjectRef::new(self.key.name()).within(self.key.namespace()));
+        let same = |shown: &ObjectMeta| {
+            let ours = &self.object.metadata;
+            (&shown.uid, shown.generation) == (&ours.uid, ours.generation) && shown.deletion_timestamp.is_none()
+        };
+        shown.is_some_and(|shown| same(&shown.metadata))
     }
 
     /// Where status says that the last good bundle is; none where nothing was delivered yet.

@@ -6,7 +6,7 @@ use super::context::RunContext;
 use super::outcome::{StepError, VerifiedPlan};
 use crate::domain::digest::Digest;
 use crate::operator::api::status::PolicyImageStatus;
-use crate::operator::delivery::{expect_previous, prune_previous};
+use crate::operator::delivery::prune_previous;
 use crate::pipeline::acquire::{AcquireError, Acquired, BundleSummary};
 use crate::pipeline::ports::Ports;
 
@@ -29,11 +29,10 @@ pub(super) async fn deliver<P: Ports>(
     let wanted = manifest.value().bundle.digest;
     let status = run.object.status.as_ref();
     let recorded = status.and_then(|status| status.delivery.as_ref());
-    expect_previous(run.key, recorded, run.config_maps);
     let mut summary = None;
     for delivery in &plan.deliveries {
         let outdated = delivery
-            .observe(run.cluster, run.config_maps, revision, &wanted)
+            .observe(run.cluster, run.config_maps, recorded, revision, &wanted)
             .await?;
         if let Some(outdated) = outdated {
             let acquired = acquire(verified, run).await?;

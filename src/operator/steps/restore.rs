@@ -31,6 +31,9 @@ pub async fn restore_last_good<P: Ports>(
         // run is repeated and observes it again; to restore now could take back what was published.
         return LastGoodState::Unknown;
     }
+    if !run.is_current() {
+        return LastGoodState::Unknown;
+    }
     let Some(recorded) = run.recorded_target() else {
         return LastGoodState::InPlace;
     };

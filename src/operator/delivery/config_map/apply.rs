@@ -149,12 +149,7 @@ impl ConfigMapDelivery {
             creation.takeover(),
         ]);
         let patch = serde_json::from_value(patch).map_err(|error| self.not_written(kube::Error::SerdeError(error)))?;
-        let patched = self.write(gate, &by_us(), &Patch::Json::<Value>(patch)).await;
-        let metadata = patched.map_err(|error| match error {
-            // The entry is not there: the ConfigMap is another by now.
-            ApplyError::Write(error) if error.code() == Some(422) => ApplyError::Changed(self.name.clone()),
-            error => error,
-        })?;
+        let metadata = self.write(gate, &by_us(), &Patch::Json::<Value>(patch)).await?;
         ObjectVersion::of(&metadata).map_err(|source| self.unidentified(source))
     }
 

@@ -99,9 +99,6 @@ pub enum ApplyError {
     /// The ConfigMap is immutable.
     #[error("ConfigMap '{0}' is immutable and holds something else; delete it, and it is created again")]
     ChangeImmutable(String),
-    /// Another client replaced the ConfigMap since it was read.
-    #[error("ConfigMap '{0}' was replaced by another client just now")]
-    Changed(String),
     /// The bytes could not be read back.
     #[error(transparent)]
     ReadBundle(BundleError),
@@ -125,11 +122,7 @@ impl ApplyError {
     /// Whether the ConfigMap changed between the read and the write, so that reading it again helps.
     #[must_use]
     pub fn is_conflict(&self) -> bool {
-        match self {
-            Self::Write(error) => error.code() == Some(409),
-            Self::Changed(_) => true,
-            _ => false,
-        }
+        matches!(self, Self::Write(error) if error.code() == Some(409))
     }
 }
 
@@ -140,7 +133,7 @@ impl Classify for ApplyError {
             Self::ChangeImmutable(_) => Reason::Immutable,
             Self::ReadBundle(error) => error.reason(),
             Self::Write(error) => error.reason(),
-            Self::Changed(_) | Self::Identify { .. } => Reason::KubernetesApiFailed,
+            Self::Identify { .. } => Reason::KubernetesApiFailed,
             Self::LeadershipLost(error) => error.reason(),
         }
     }
@@ -148,7 +141,7 @@ impl Classify for ApplyError {
     fn disposition(&self) -> Disposition {
         match self {
             Self::FitConfigMap { .. } | Self::ChangeImmutable(_) => Disposition::Stalled,
-            Self::Changed(_) | Self::Identify { .. } => Disposition::Retry,
+            Self::Identify { .. } => Disposition::Retry,
             Self::ReadBundle(error) => error.disposition(),
             Self::Write(error) => error.disposition(),
             Self::LeadershipLost(error) => error.disposition(),

@@ -93,6 +93,12 @@ impl LiveConfigMap {
         })
     }
 
+    /// The bytes of its labels and annotations.
+    pub(super) fn metadata_bytes(&self) -> usize {
+        let texts = self.labels.iter().chain(&self.annotations);
+        texts.map(|(key, value)| key.len() + value.len()).sum()
+    }
+
     /// Forgets the labels and annotations that `target` does not want: other clients may have added any number of them.
     pub(super) fn retain_wanted_by(&mut self, target: &ConfigMapDelivery) {
         let (labels, annotations) = (target.all_labels(), &target.annotations);

@@ -10,6 +10,7 @@ use super::state::ConfigMapStates;
 use super::target::ConfigMapDelivery;
 use crate::domain::digest::Digest;
 use crate::domain::revision::Revision;
+use crate::operator::api::status::DeliveryStatus;
 use crate::operator::delivery::Cluster;
 use crate::operator::identity::{Uid, policy_image_owners};
 use crate::operator::kube_error::KubeError;
@@ -40,7 +41,8 @@ impl ConfigMapDelivery {
     }
 
     /// Observes whether the target holds `bundle`, which comes from `revision`. Returns what is there where it does not.
-    /// One that `states` do not know of is taken for absent without a request: creating it fails if it is there.
+    /// One that neither `states` know of nor status has `recorded` is taken for absent without a request: creating it fails
+    /// if it is there.
     ///
     /// # Errors
     /// [`ObserveError`].
@@ -48,10 +50,12 @@ impl ConfigMapDelivery {
         &self,
         cluster: Cluster<'_>,
         states: &mut ConfigMapStates,
+        recorded: Option<&DeliveryStatus>,
         revision: &Revision,
         bundle: &Digest,
     ) -> Result<Option<Observed>, ObserveError> {
-        if !states.contains(self) {
+        let is_recorded = recorded.is_some_and(|recorded| recorded.config_map.name == self.name);
+        if !is_recorded && !states.contains(self) {
             return Ok(Some(Observed::Absent));
         }
         let observed = self.observe(cluster, states).await?;

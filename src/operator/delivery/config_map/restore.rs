@@ -60,7 +60,9 @@ impl ConfigMapDelivery {
             Some(last) => last.apply_again(cluster, states, live).await,
             None => match serving {
                 Some(live) if verified.is_some() => {
-                    states.record(self, live);
+                    if states.applied(self) != Some(&live) {
+                        states.record(self, live);
+                    }
                     Restoration::InPlace
                 }
                 Some(live) => {

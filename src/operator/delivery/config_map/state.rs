@@ -9,6 +9,13 @@ use crate::domain::revision::Revision;
 use crate::domain::trust::{TrustPolicy, Verified};
 use crate::operator::identity::ObjectVersion;
 
+/// Most bytes of labels and annotations that are kept of a ConfigMap. Another client may add 256 KiB of annotations.
+const MAX_METADATA_BYTES: usize = 16 << 10;
+
+/// Most ConfigMaps of one object of which anything is kept: a spec whose target changes again and again must not fill the
+/// memory.
+const MAX_STATES: usize = 8;
+
 /// The states of one object's ConfigMaps, by name. A list, because there is hardly ever more than one.
 #[derive(Debug, Clone, Default)]
 pub struct ConfigMapStates(Vec<ConfigMapState>);
@@ -25,8 +32,8 @@ struct ConfigMapState {
     delivered: Option<Digest>,
     /// The bundle of a write that may have taken effect, as far as its response told.
     attempted: Option<Digest>,
-    /// The version in which it was last seen to hold a delivery of another process.
-    seen_other_version: Option<ObjectVersion>,
+    /// Whether it was seen to hold a delivery of another process since we left it.
+    is_by_other: bool,
 }
 
 /// A ConfigMap as we left it.
@@ -73,14 +80,9 @@ impl ConfigMapStates {
         self.0.iter().all(applied)
     }
 
-    /// Whether there is reason to believe that `target` exists.
+    /// Whether anything is known of `target`.
     pub(super) fn contains(&self, target: &ConfigMapDelivery) -> bool {
         self.of(target).is_some()
-    }
-
-    /// Remembers that `target` may exist, because status says so.
-    pub fn expect(&mut self, target: &ConfigMapDelivery) {
-        self.entry(target);
     }
 
     /// The ConfigMap of `target` as we left it with a verified bundle.
@@ -119,7 +121,9 @@ impl ConfigMapStates {
     }
 
     fn record_applied(&mut self, target: &ConfigMapDelivery, mut live: LiveConfigMap, is_verified: bool) {
-        live.retain_wanted_by(target);
+        if live.metadata_bytes() > MAX_METADATA_BYTES {
+            live.retain_wanted_by(target);
+        }
         let state = self.entry(target);
         state.applied = Some(AppliedConfigMap {
             key: target.key.clone(),
@@ -128,6 +132,7 @@ impl ConfigMapStates {
             is_outdated: false,
         });
         state.attempted = None;
+        state.is_by_other = false;
     }
 
     /// Remembers that another client has changed `target` since we left it.
@@ -164,18 +169,16 @@ impl ConfigMapStates {
             .is_some_and(|state| state.attempted.as_ref() == Some(bundle))
     }
 
-    /// Remembers that `target` holds a delivery in this version that this process did not leave there. Returns whether that
-    /// is new.
+    /// Remembers that `target` holds a delivery of another process. Returns whether that is new: once until we write it
+    /// again, or whoever changes it all the time would keep it from being written. Never where we have delivered.
     pub(super) fn note_other(&mut self, target: &ConfigMapDelivery, live: &LiveConfigMap) -> bool {
+        let is_ours = self.last_good(target).is_some();
         let state = self.entry(target);
         let left = state.applied.as_ref().map(|applied| &applied.live.version);
-        if left == Some(&live.version) || state.attempted.is_some() {
+        if is_ours || state.attempted.is_some() || left == Some(&live.version) {
             return false;
         }
-        let version = Some(live.version.clone());
-        let is_new = state.seen_other_version != version;
-        state.seen_other_version = version;
-        is_new
+        !std::mem::replace(&mut state.is_by_other, true)
     }
 
     /// Remembers what can be delivered again.
@@ -233,6 +236,10 @@ impl ConfigMapStates {
     fn entry(&mut self, target: &ConfigMapDelivery) -> &mut ConfigMapState {
         let known = self.0.iter().position(|state| state.name == target.name);
         let index = known.unwrap_or_else(|| {
+            if self.0.len() >= MAX_STATES {
+                let unused = self.0.iter().position(|state| state.applied.is_none());
+                self.0.remove(unused.unwrap_or_default());
+            }
             // A list that grows by itself has room for four of these from the first on.
             self.0.reserve_exact(1);
             self.0.push(ConfigMapState {
@@ -241,7 +248,7 @@ impl ConfigMapStates {
                 last_good: None,
                 delivered: None,
                 attempted: None,
-                seen_other_version: None,
+                is_by_other: false,
             });
             self.0.len() - 1
         });

@@ -104,6 +104,8 @@ struct World {
     /// The label that the spec asks for.
     label: &'static str,
     states: ConfigMapStates,
+    /// Whether the object is deleted during its next runs.
+    is_deleted: bool,
 }
 
 impl World {
@@ -134,6 +136,7 @@ impl World {
             newer_image,
             label: "first",
             states: ConfigMapStates::default(),
+            is_deleted: false,
         }
     }
 
@@ -181,9 +184,14 @@ impl World {
             deliveries: names.iter().map(labelled).map(Delivery::ConfigMap).collect(),
         };
         let mut slot = Slots::new(1).take("acme".into()).await;
+        let (policy_images, mut writer) = reflector::store();
+        if !self.is_deleted {
+            writer.apply_watcher_event(&Event::Apply(object.clone()));
+        }
         let mut run = RunContext {
             object: &object,
             key: &ObjectKey::of(&object.metadata).unwrap(),
+            policy_images: &policy_images,
             cluster: Cluster {
                 gate: &self.gate,
                 config_maps: &self.watched.0,
@@ -296,6 +304,49 @@ async fn what_another_process_delivered_is_looked_at_twice_before_it_is_replaced
     assert_eq!(world.requests(), ["GET one"]);
     world.run(&["one"], "one").await.unwrap();
     assert_eq!(world.requests(), ["GET one", "PATCH one"]);
+}
+
+#[tokio::test]
+async fn what_another_process_delivered_is_replaced_although_it_is_edited_all_the_time() {
+    let mut world = World::new();
+    world.run(&["one"], "one").await.unwrap();
+    world.states = ConfigMapStates::default();
+    world.image = world.newer_image.clone();
+    let server = Arc::clone(&world.server);
+    let edit = |version: &str| {
+        server.lock().unwrap().config_maps.get_mut("one").unwrap()["metadata"]["resourceVersion"] = json!(version);
+    };
+    edit("98");
+    let failure = world.run(&["one"], "one").await.unwrap_err();
+    assert!(failure.error.is_conflict(), "{}", failure.error);
+    edit("99");
+    world.run(&["one"], "one").await.unwrap();
+    assert_eq!(world.requests().last().unwrap(), "PATCH one");
+}
+
+/// Status knows the ConfigMap without the labels of the spec.
+#[tokio::test]
+async fn an_intact_config_map_is_not_written_again_while_runs_fail() {
+    let mut world = World::new();
+    world.run(&["one"], "one").await.unwrap();
+    world.show();
+    world.requests();
+    for _ in 0..4 {
+        assert_eq!(world.fail("one").await, LastGoodState::InPlace);
+    }
+    world.run(&["one"], "one").await.unwrap();
+    assert_eq!(world.requests(), [""; 0]);
+}
+
+/// Garbage collection removes it, and it must not come back for an owner that is gone.
+#[tokio::test]
+async fn the_config_map_of_a_deleted_object_is_not_restored() {
+    let mut world = World::new();
+    world.run(&["one"], "one").await.unwrap();
+    world.is_deleted = true;
+    world.server.lock().unwrap().config_maps.clear();
+    assert_eq!(world.fail("one").await, LastGoodState::Unknown);
+    assert_eq!(world.names(), [""; 0]);
 }
 
 /// The watch may show the ConfigMap as we left it for a while yet.
