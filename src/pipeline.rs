@@ -87,7 +87,7 @@ impl<P: Ports> Pipeline<P> {
             async move { resolve::resolve(ports.registry(), &image).await }
         };
         self.resolutions
-            .get_fresh(key, freshness, work)
+            .get_fresh(key, &image.access().tenant, freshness, work)
             .await
             .map(Revision::Image)
     }
@@ -112,11 +112,14 @@ impl<P: Ports> Pipeline<P> {
             let (source, image, policy) = (source.clone(), image.clone(), policy.clone());
             async move { verify::verify(ports.registry(), &source, &image, &policy, &blocking).await }
         };
-        let verified = self.verifications.get_or_retry(key, freshness, |_| true, work);
+        let verified = self
+            .verifications
+            .get_or_retry(key, &source.access().tenant, freshness, |_| true, work);
         Ok(verified.await?.into())
     }
 
-    /// The manifest that a verified revision names. It says which bundle is in the image.
+    /// The manifest that a verified revision names. It says which bundle is in the image. A failure is as fresh as
+    /// required.
     ///
     /// # Errors
     /// [`AcquireError`].
@@ -124,6 +127,7 @@ impl<P: Ports> Pipeline<P> {
         &self,
         source: &Source,
         revision: &Verified<Revision>,
+        freshness: Freshness,
     ) -> Result<Arc<Verified<PolicyManifest>>, Arc<AcquireError>> {
         let (Source::Image(source), image) = (source, revision.image());
         let work = || {
@@ -134,11 +138,18 @@ impl<P: Ports> Pipeline<P> {
             }
         };
         self.manifests
-            .get_or_retry(content_key(source, &image), Freshness::recent(), |_| true, work)
+            .get_or_retry(
+                content_key(source, &image),
+                &source.access().tenant,
+                freshness,
+                |_| true,
+                work,
+            )
             .await
     }
 
-    /// The bundle that a verified revision names, if it has at most `largest` bytes: the most that can be delivered.
+    /// The bundle that a verified revision names, if it has at most `largest` bytes: the most that can be delivered. A
+    /// failure is as fresh as required.
     ///
     /// # Errors
     /// [`AcquireError`].
@@ -147,8 +158,9 @@ impl<P: Ports> Pipeline<P> {
         source: &Source,
         revision: &Verified<Revision>,
         largest: u64,
+        freshness: Freshness,
     ) -> Result<Acquired, Arc<AcquireError>> {
-        let manifest = self.open(source, revision).await?;
+        let manifest = self.open(source, revision, freshness).await?;
         let (Source::Image(source), image) = (source, revision.image());
         let work = || {
             let (ports, blocking, limits) = (Arc::clone(&self.ports), self.blocking.clone(), self.limits);
@@ -164,7 +176,8 @@ impl<P: Ports> Pipeline<P> {
         self.bundles
             .get_or_retry(
                 (content_key(source, &image), largest),
-                Freshness::recent(),
+                &source.access().tenant,
+                freshness,
                 usable,
                 work,
             )

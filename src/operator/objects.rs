@@ -77,6 +77,23 @@ impl ClusterObjects {
         }
     }
 
+    /// The same, with results as fresh as required.
+    #[must_use]
+    pub(super) fn as_of(&self, freshness: Freshness) -> ObjectsAsOf<'_> {
+        ObjectsAsOf {
+            objects: self,
+            freshness,
+        }
+    }
+}
+
+/// Reads objects as fresh as required.
+pub(super) struct ObjectsAsOf<'a> {
+    objects: &'a ClusterObjects,
+    freshness: Freshness,
+}
+
+impl ObjectsAsOf<'_> {
     async fn read<K, B, T>(
         &self,
         found: &Found<T>,
@@ -88,7 +105,7 @@ impl ClusterObjects {
         B: Body + 'static,
         T: Clone + Send + Sync + 'static,
     {
-        let api: Api<Received<K, B>> = Api::namespaced(self.client.clone(), namespace);
+        let api: Api<Received<K, B>> = Api::namespaced(self.objects.client.clone(), namespace);
         let keys = keys.iter().map(|key| (*key).to_owned()).collect();
         let key: Key = (namespace.to_owned(), name.to_owned(), keys);
         let (_, name, keys) = key.clone();
@@ -96,7 +113,7 @@ impl ClusterObjects {
             let received = api.get_opt(&name).await.map_err(|error| read_error(&error))?;
             Ok(received.map(|received| Arc::new(needed(received.body, &keys))))
         };
-        let result = found.get_fresh(key, Freshness::recent(), work).await;
+        let result = found.get_fresh(key, &namespace.into(), self.freshness, work).await;
         match result.outcome {
             Ok(object) => Ok(object.map(Arc::unwrap_or_clone)),
             Err(error) => Err(error.as_ref().clone()),
@@ -117,14 +134,14 @@ fn read_error(error: &kube::Error) -> ReadError {
     }
 }
 
-impl ObjectReader for ClusterObjects {
+impl ObjectReader for ObjectsAsOf<'_> {
     async fn secret(&self, namespace: &str, name: &str, keys: &[&str]) -> Result<Option<Values>, ReadError> {
         let needed = |body: SecretData, keys: &[String]| {
             let mut data = body.data.unwrap_or_default();
             let values = keys.iter().filter_map(|key| data.remove_entry(key));
             values.map(|(key, value)| (key, value.0)).collect()
         };
-        self.read::<Secret, _, _>(&self.secrets, (namespace, name, keys), needed)
+        self.read::<Secret, _, _>(&self.objects.secrets, (namespace, name, keys), needed)
             .await
     }
 
@@ -134,7 +151,7 @@ impl ObjectReader for ClusterObjects {
             let values = keys.iter().filter_map(|key| data.remove_entry(key));
             values.map(|(key, text)| (key, text.into_bytes())).collect()
         };
-        self.read::<ConfigMap, _, _>(&self.config_maps, (namespace, name, keys), needed)
+        self.read::<ConfigMap, _, _>(&self.objects.config_maps, (namespace, name, keys), needed)
             .await
     }
 
@@ -143,7 +160,7 @@ impl ObjectReader for ClusterObjects {
             let secrets = body.image_pull_secrets.into_iter().flatten();
             secrets.map(|secret| secret.name).collect()
         };
-        self.read::<ServiceAccount, _, _>(&self.service_accounts, (namespace, name, &[]), needed)
+        self.read::<ServiceAccount, _, _>(&self.objects.service_accounts, (namespace, name, &[]), needed)
             .await
     }
 }

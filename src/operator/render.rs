@@ -140,7 +140,9 @@ async fn render_one<P: Ports>(
         verified,
         ..
     } = &verified_plan;
-    let acquired = pipeline.acquire(&plan.source, verified, plan.largest_bundle()).await;
+    let acquired = pipeline
+        .acquire(&plan.source, verified, plan.largest_bundle(), Freshness::recent())
+        .await;
     let acquired = acquired.map_err(|error| failed(error.into()))?;
     let config_maps = plan.deliveries.iter().map(|delivery| {
         let manifest = delivery.manifest(revision, &acquired.bundle);

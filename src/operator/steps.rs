@@ -58,15 +58,13 @@ pub async fn resolve_and_verify<'a, P: Ports>(
     let resolution = pipeline.resolve(&plan.source, freshness).await;
     let revision = resolution.outcome?;
     // A failed verification is shared only briefly.
-    let freshness = match freshness {
-        Freshness::New => Freshness::New,
-        Freshness::Since(_) => Freshness::recent(),
-    };
+    let freshness = freshness.or_recent();
     let verified = pipeline.verify(&plan.source, &revision, &plan.trust, freshness).await?;
     Ok(VerifiedPlan {
         plan,
         revision,
         verified,
+        freshness,
         // A digest never leads to anything else.
         resolved_at: if plan.source.is_pinned() {
             Instant::now()

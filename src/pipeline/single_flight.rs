@@ -2,6 +2,9 @@
 //!
 //! The work is a task of its own and goes on as long as one caller waits for it. If it were a part of the first caller,
 //! tenants with short deadlines, who are first again and again, would cancel a long download for all others.
+//!
+//! Tenants share successes, and no failures: one may have failed because its own share was used up, or its own probe of a
+//! host is under way. Nor does one wait long for the work of another.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -12,11 +15,17 @@ use std::time::{Duration, Instant};
 use moka::future::Cache;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinHandle};
+use tokio::time::timeout;
+
+use crate::domain::access::Tenant;
 
 /// How long a failure is shared after it ended: long enough for objects that were created together, short enough that
 /// the next retry notices a recovered registry. It does not count from the start of the work: a failure that took
 /// longer than this, because a host hung, would not be shared at all, and every other caller would hang in turn.
 pub const FAILURE_SHARED_FOR: Duration = Duration::from_secs(2);
+
+/// How long a tenant waits for work on behalf of another, before it does its own.
+const WAIT_FOR_OTHER: Duration = Duration::from_secs(5);
 
 /// Entries that were not requested in this time are dropped.
 const IDLE: Duration = Duration::from_hours(24);
@@ -44,6 +53,15 @@ impl Freshness {
         Self::Since(now.checked_sub(FAILURE_SHARED_FOR).unwrap_or(now))
     }
 
+    /// The freshness of what has no age of its own, such as a failure: new for a person, recent for everybody else.
+    #[must_use]
+    pub fn or_recent(self) -> Self {
+        match self {
+            Self::New => Self::New,
+            Self::Since(_) => Self::recent(),
+        }
+    }
+
     fn permits(self, moment: Instant) -> bool {
         match self {
             Self::New => false,
@@ -61,6 +79,8 @@ pub struct CachedResult<T, E> {
     pub started: Instant,
     /// When the work ended.
     pub ended: Instant,
+    /// On whose behalf it was done.
+    tenant: Tenant,
 }
 
 /// Observes cache hits and misses, for metrics.
@@ -95,6 +115,7 @@ impl<T, E> CachedResult<T, E> {
             outcome: self.outcome.map(change),
             started: self.started,
             ended: self.ended,
+            tenant: self.tenant,
         }
     }
 }
@@ -105,6 +126,7 @@ impl<T: Clone, E> Clone for CachedResult<T, E> {
             outcome: self.outcome.clone(),
             started: self.started,
             ended: self.ended,
+            tenant: self.tenant.clone(),
         }
     }
 }
@@ -126,6 +148,7 @@ struct Work<K: Hash + Eq, T, E> {
     running: Running<K, T, E>,
     result: watch::Receiver<Option<CachedResult<T, E>>>,
     task: AbortHandle,
+    tenant: Tenant,
 }
 
 impl<K: Hash + Eq, T: Clone, E> Work<K, T, E> {
@@ -199,15 +222,24 @@ where
     }
 
     /// A result as fresh as required: for what may change at any time, such as a tag.
-    pub async fn get_fresh<W>(&self, key: K, freshness: Freshness, work: impl FnOnce() -> W) -> CachedResult<T, E>
+    pub async fn get_fresh<W>(
+        &self,
+        key: K,
+        tenant: &Tenant,
+        freshness: Freshness,
+        work: impl FnOnce() -> W,
+    ) -> CachedResult<T, E>
     where
         W: Future<Output = Result<T, E>> + Send + 'static,
     {
-        let usable = |result: &CachedResult<T, E>| match &result.outcome {
-            Ok(_) => freshness.permits(result.started),
-            Err(_) => freshness.permits(result.ended) && result.ended.elapsed() <= FAILURE_SHARED_FOR,
+        let usable = |result: &CachedResult<T, E>| {
+            if result.outcome.is_ok() {
+                return freshness.permits(result.started);
+            }
+            let is_own = result.tenant == *tenant;
+            is_own && freshness.permits(result.ended) && result.ended.elapsed() <= FAILURE_SHARED_FOR
         };
-        self.get(key, freshness, usable, work).await
+        self.get(key, tenant, freshness, usable, work).await
     }
 
     /// A success however old it is, or a failure as fresh as required: for what cannot change once it is known, such as
@@ -218,6 +250,7 @@ where
     pub async fn get_or_retry<W>(
         &self,
         key: K,
+        tenant: &Tenant,
         freshness: Freshness,
         usable: impl Fn(&T) -> bool + Send + Sync,
         work: impl FnOnce() -> W,
@@ -227,9 +260,9 @@ where
     {
         let usable = |result: &CachedResult<T, E>| match &result.outcome {
             Ok(value) => usable(value),
-            Err(_) => freshness.permits(result.ended),
+            Err(_) => result.tenant == *tenant && freshness.permits(result.ended),
         };
-        self.get(key, freshness, usable, work).await.outcome
+        self.get(key, tenant, freshness, usable, work).await.outcome
     }
 
     /// The weight of all cached results.
@@ -242,6 +275,7 @@ where
     async fn get<W>(
         &self,
         key: K,
+        tenant: &Tenant,
         freshness: Freshness,
         usable: impl Fn(&CachedResult<T, E>) -> bool,
         work: impl FnOnce() -> W,
@@ -249,6 +283,7 @@ where
     where
         W: Future<Output = Result<T, E>> + Send + 'static,
     {
+        let mut waited_for_other = false;
         let ((started, task), ended) = loop {
             if let Some(cached) = self.results.get(&key).await.filter(&usable) {
                 self.observe(true);
@@ -257,18 +292,27 @@ where
             let joined = {
                 let mut running = lock(&self.running);
                 let found = running.get(&key).and_then(Weak::upgrade);
-                let may_join = freshness != Freshness::New;
+                let may_join = |found: &Work<K, T, E>| {
+                    let of_other = waited_for_other && found.tenant != *tenant;
+                    freshness != Freshness::New && !of_other && !found.task.is_finished()
+                };
                 match found {
-                    Some(found) if may_join && !found.task.is_finished() => found,
+                    Some(found) if may_join(&found) => found,
                     // What has ended is in the cache, and was not fresh enough.
-                    ended => break (self.start(&mut running, key, work()), ended),
+                    found => break (self.start(&mut running, key, tenant, work()), found),
                 }
             };
-            if let Some(result) = joined.result().await.filter(&usable) {
+            let result = if joined.tenant == *tenant {
+                joined.result().await
+            } else {
+                waited_for_other = true;
+                timeout(WAIT_FOR_OTHER, joined.result()).await.unwrap_or_default()
+            };
+            if let Some(result) = result.filter(&usable) {
                 self.observe(true);
                 return result;
             }
-            // It began too early, or it panicked, and is about to end.
+            // It began too early, it panicked, and is about to end, or it failed for another tenant, or takes long.
             tokio::task::yield_now().await;
         };
         // Not earlier: the last one to drop it locks the map.
@@ -287,16 +331,18 @@ where
         &self,
         running: &mut HashMap<K, Weak<Work<K, T, E>>>,
         key: K,
+        tenant: &Tenant,
         work: impl Future<Output = Result<T, E>> + Send + 'static,
     ) -> (Arc<Work<K, T, E>>, JoinHandle<()>) {
         let (sender, result) = watch::channel(None);
-        let (results, of) = (self.results.clone(), key.clone());
+        let (results, of, for_tenant) = (self.results.clone(), key.clone(), tenant.clone());
         let task = tokio::spawn(async move {
             let started = Instant::now();
             let result = CachedResult {
                 outcome: work.await.map_err(Arc::new),
                 started,
                 ended: Instant::now(),
+                tenant: for_tenant,
             };
             // Work that began later may have ended earlier, and knows of later changes.
             let replace = |cached: &CachedResult<T, E>| cached.started <= started;
@@ -309,6 +355,7 @@ where
             running: Arc::clone(&self.running),
             result,
             task: task.abort_handle(),
+            tenant: tenant.clone(),
         });
         running.insert(key, Arc::downgrade(&work));
         (work, task)

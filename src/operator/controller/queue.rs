@@ -7,6 +7,8 @@
 //! * A namespace may have as many runs under way as there is capacity left free. Alone it gets half; of `n` busy ones
 //!   each gets one part in `n + 1`, and as much stays free for the next namespace. Hosts that hang thus use up the
 //!   share of their own namespace, and no namespace can take all capacity.
+//! * A namespace with no run under way may start one even if the capacity is used up: forty namespaces with one object
+//!   each on a dead host must not stop the forty-first. [`OVERFLOW`] bounds these.
 //! * A [`Priority::Restoration`] goes before the rest of its namespace and may use twice that share, so a ConfigMap is
 //!   restored while all other runs of its namespace hang.
 //!
@@ -18,6 +20,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use tokio::time::Instant;
 
 use crate::operator::identity::{Namespace, NamespacedName};
+
+/// Most runs beyond the capacity, each the only one of its namespace when it started. Nearly all of them wait for a
+/// registry, and cost a connection and some ten KiB.
+const OVERFLOW: usize = 512;
 
 /// Which of a namespace's objects goes first. The order of the variants is the order of the runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,14 +56,16 @@ struct NamespaceQueue {
 }
 
 impl NamespaceQueue {
-    /// The object whose turn it is, if the namespace may have one more run under way while `free` others could start.
-    fn take(&mut self, free: usize) -> Option<NamespacedName> {
+    /// The object whose turn it is, if the namespace may have one more run under way while `free` others could start, and
+    /// `overflow` more that are the only ones of their namespaces.
+    fn take(&mut self, free: usize, overflow: usize) -> Option<NamespacedName> {
         let first = self.ready.first_entry()?;
         let share = match first.key().0 {
             Priority::Restoration => free.saturating_mul(2),
             Priority::Routine => free,
         };
-        (self.in_flight < share).then(|| first.remove())
+        let may_start = self.in_flight < share || (self.in_flight == 0 && overflow > 0);
+        may_start.then(|| first.remove())
     }
 }
 
@@ -76,7 +84,7 @@ pub(crate) struct WorkQueue {
 }
 
 impl WorkQueue {
-    /// A queue that lets at most `capacity` runs be under way.
+    /// A queue that lets `capacity` runs be under way, and one of each further namespace.
     #[must_use]
     pub(crate) fn new(capacity: usize) -> Self {
         Self {
@@ -123,13 +131,13 @@ impl WorkQueue {
     pub(crate) fn next(&mut self, now: Instant) -> Option<NamespacedName> {
         self.wake_up(now);
         let free = self.capacity.saturating_sub(self.in_flight);
-        // A namespace with no run under way may always start one, so this ends at the first of these at the latest.
+        let overflow = (self.capacity + OVERFLOW).saturating_sub(self.in_flight);
         for _ in 0..self.turns.len() {
             let name = self.turns.pop_front()?;
             let Some(namespace) = self.namespaces.get_mut(&name) else {
                 continue;
             };
-            let taken = namespace.take(free);
+            let taken = namespace.take(free, overflow);
             if taken.is_some() {
                 namespace.in_flight += 1;
                 self.in_flight += 1;

@@ -90,7 +90,11 @@ async fn run_steps<P: Ports>(
 ) -> Outcome {
     let deadline = Deadline::of(validate::deadline(&run.object.spec, context.options), &context.metrics);
     let planned = deadline
-        .guard(steps::plan(run.object, &context.objects, context.options))
+        .guard(steps::plan(
+            run.object,
+            &context.objects.as_of(freshness.or_recent()),
+            context.options,
+        ))
         .await;
     steps::retain_admitted(&planned, run.config_maps);
     let (plan, ended) = match planned {

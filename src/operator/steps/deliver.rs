@@ -24,7 +24,7 @@ pub(super) async fn deliver<P: Ports>(
 ) -> Result<Option<BundleSummary>, StepError> {
     let VerifiedPlan { plan, revision, .. } = verified;
     let manifest = run
-        .wait_for(|pipeline| pipeline.open(&plan.source, &verified.verified))
+        .wait_for(|pipeline| pipeline.open(&plan.source, &verified.verified, verified.freshness))
         .await?;
     let wanted = manifest.value().bundle.digest;
     let status = run.object.status.as_ref();
@@ -58,8 +58,13 @@ pub(super) async fn acquire<P: Ports>(
     verified: &VerifiedPlan<'_>,
     run: &mut RunContext<'_, P>,
 ) -> Result<Acquired, Arc<AcquireError>> {
-    let VerifiedPlan { plan, verified, .. } = verified;
-    run.wait_for(|pipeline| pipeline.acquire(&plan.source, verified, plan.largest_bundle()))
+    let VerifiedPlan {
+        plan,
+        verified,
+        freshness,
+        ..
+    } = verified;
+    run.wait_for(|pipeline| pipeline.acquire(&plan.source, verified, plan.largest_bundle(), *freshness))
         .await
 }
 

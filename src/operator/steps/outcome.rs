@@ -16,6 +16,7 @@ use crate::operator::write_gate::LeadershipLost;
 use crate::pipeline::acquire::{AcquireError, BundleSummary};
 use crate::pipeline::reason::{Classify, Disposition, Reason, chain};
 use crate::pipeline::resolve::ResolveError;
+use crate::pipeline::single_flight::Freshness;
 use crate::pipeline::verify::VerifyError;
 
 /// A plan, and the verified revision that it is about.
@@ -27,6 +28,8 @@ pub struct VerifiedPlan<'a> {
     pub revision: Revision,
     /// The same, with its verification.
     pub verified: Verified<Revision>,
+    /// How fresh failures of the registry must be.
+    pub freshness: Freshness,
     /// When the resolution of the source started: before this run, if it was shared.
     pub resolved_at: Instant,
 }
@@ -125,6 +128,7 @@ impl Success {
             revision,
             verified,
             resolved_at,
+            ..
         } = verified_plan;
         let (Source::Image(source), Revision::Image(image)) = (&plan.source, revision);
         let by_range = matches!(source.selection(), Selection::Range(_));

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use kube::ResourceExt as _;
+use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
 use super::fairness::until_it_hangs;
@@ -135,6 +136,28 @@ async fn a_person_gets_an_answer_from_after_the_request() {
         "{:?}",
         condition(&object, "Ready")
     );
+}
+
+/// The same, of an object that the spec names. Values of Secrets are shared for seconds otherwise.
+#[tokio::test]
+async fn a_person_who_repaired_a_secret_gets_an_answer_from_after_that() {
+    let arena = Arena::open("truth-secret").await;
+    arena.push("1.0.0", "one").await;
+    arena.create_secret("pull", ".dockerconfigjson", "broken").await;
+    let pull = json!({ "imagePullSecrets": [{ "name": "pull" }] });
+    arena.create("app", with(arena.spec("1.0.0"), &pull)).await;
+    arena.not_ready("app", "ReferenceInvalid").await;
+    arena.run_again("app").await;
+    let repaired = json!({ "stringData": { ".dockerconfigjson": r#"{"auths":{}}"# } });
+    let patch = Patch::Merge(repaired);
+    arena
+        .secrets()
+        .patch("pull", &PatchParams::default(), &patch)
+        .await
+        .expect("repaired");
+    let object = arena.run_again("app").await;
+    let ready = condition(&object, "Ready");
+    assert_eq!(ready.status, "True", "{ready:?}");
 }
 
 /// Who takes our owner reference out, and changes the content with it, is seen at once.
