@@ -85,11 +85,11 @@
 //! # Cost
 //!
 //! Objects that name the same image share one resolution of its tag, one verification and one download
-//! ([`pipeline::single_flight`]). Namespaces share no failures. How old a shared result may be depends on the trigger. A run requested by the
-//! annotation gets a result from after the request. A run after a change takes one at most two seconds older than the
-//! run, and resolves again ten seconds later if it was older than the run at all. A periodic run takes one up to a
-//! tenth of the interval old, at least 1 s and at most 30 s. A thousand objects on one image cost the registry a handful of requests, and the API
-//! server two writes and one event each.
+//! ([`pipeline::single_flight`]). Namespaces share no failures. How old a shared result may be depends on the trigger.
+//! A run requested by the annotation gets a result from after the request. A run after a change takes one at most two
+//! seconds older than the run, and resolves again ten seconds later if it was older than the run at all. A periodic run
+//! takes one up to a tenth of the interval old, at least 1 s and at most 30 s. A thousand objects on one image cost the
+//! registry a handful of requests, and the API server two writes and one event each.
 //!
 //! # Where new code goes
 //!

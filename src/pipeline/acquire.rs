@@ -130,8 +130,8 @@ pub(super) fn annotations_bytes(annotations: &BTreeMap<String, String>) -> usize
     bytes.sum()
 }
 
-/// Fetches the bundle that a verified manifest names, from the repository of its revision, and reads it within `limits`. A bundle of more than `largest`
-/// bytes, which nothing could take, is not requested.
+/// Fetches the bundle that a verified manifest names, from the repository of its revision, and reads it within `limits`.
+/// A bundle of more than `largest` bytes, which nothing could take, is not requested.
 ///
 /// # Errors
 /// [`AcquireError`].

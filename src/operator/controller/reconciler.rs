@@ -14,7 +14,6 @@ use crate::operator::api::spec::PolicyImage;
 use crate::operator::delivery::{Cluster, ConfigMaps, is_intact};
 use crate::operator::identity::ObjectKey;
 use crate::operator::slot::Slot;
-use crate::operator::status::StatusWrite;
 use crate::operator::steps::context::RunContext;
 use crate::operator::steps::outcome::{Failure, LastGoodState, Outcome};
 use crate::operator::steps::{self, restore, validate};
@@ -58,14 +57,7 @@ pub(crate) async fn reconcile<P: Ports>(
             run_steps(context, trigger, freshness, &mut run).await
         }
     };
-    let written = if state.tolerates(&outcome) {
-        measured.repeated();
-        StatusWrite::Withheld
-    } else {
-        outcome.log(key);
-        measured.ended(outcome.reason(), outcome.disposition());
-        context.status.write(object, &outcome).await
-    };
+    let written = context.report(object, key, &state, &outcome, measured).await;
     let run = EndedRun {
         trigger,
         request: ReconcileRequest::of(object),
@@ -89,13 +81,8 @@ async fn run_steps<P: Ports>(
     run: &mut RunContext<'_, P>,
 ) -> Outcome {
     let deadline = Deadline::of(validate::deadline(&run.object.spec, context.options), &context.metrics);
-    let planned = deadline
-        .guard(steps::plan(
-            run.object,
-            &context.objects.as_of(freshness.or_recent()),
-            context.options,
-        ))
-        .await;
+    let objects = context.objects.as_of(freshness.or_recent());
+    let planned = deadline.guard(steps::plan(run.object, &objects, context.options)).await;
     steps::retain_admitted(&planned, run.config_maps);
     let (plan, ended) = match planned {
         Ok(plan) => {
