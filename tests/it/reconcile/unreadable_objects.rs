@@ -315,7 +315,7 @@ async fn large_foreign_config_maps_are_never_in_memory_together(
         let config_map = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata });
         admin.post(CORE, "configmaps", &config_map).await;
     };
-    for numbers in (0..count).collect::<Vec<_>>().chunks(50) {
+    for numbers in (0..count).collect::<Vec<_>>().chunks(8) {
         join_all(numbers.iter().map(|number| create(*number))).await;
     }
     arena.restart().await;

@@ -143,7 +143,7 @@ async fn a_person_gets_an_answer_from_after_the_request() {
 async fn a_person_who_repaired_a_secret_gets_an_answer_from_after_that() {
     let arena = Arena::open("truth-secret").await;
     arena.push("1.0.0", "one").await;
-    arena.create_secret("pull", ".dockerconfigjson", "broken").await;
+    arena.create_secret("pull", ".dockerconfigjson", r#"{"auths":5}"#).await;
     let pull = json!({ "imagePullSecrets": [{ "name": "pull" }] });
     arena.create("app", with(arena.spec("1.0.0"), &pull)).await;
     arena.not_ready("app", "ReferenceInvalid").await;
